@@ -1,0 +1,2 @@
+//! The `ddpo` command.
+fn main() {}

@@ -1,0 +1,2 @@
+//! (see README)
+fn main() {}
