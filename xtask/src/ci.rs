@@ -1,0 +1,98 @@
+//! `cargo xtask test`: everything CI runs, in the order in which it fails soonest.
+
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::{ddpo, setup, shell, tidy};
+
+/// Runs every step; the first that fails ends it.
+pub fn run() -> Result<ExitCode> {
+    let started = Instant::now();
+    step("fmt", &mut cargo(&["fmt", "--all", "--check"]))?;
+    let problems = tidy::problems()?;
+    if !problems.is_empty() {
+        return tidy::run();
+    }
+    println!("tidy: clean");
+    setup::ensure(setup::Kind::Cpu)?;
+    let clippy = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    step("clippy", &mut cargo(&clippy))?;
+    for args in alone()? {
+        let words: Vec<&str> = args.iter().map(String::as_str).collect();
+        step(&words.join(" "), &mut cargo(&words))?;
+    }
+    step(
+        "doc",
+        &mut cargo(&["doc", "--workspace", "--no-deps", "--quiet"]),
+    )?;
+    // One thread a test: the tests themselves run side by side, and sums come out the same on every machine.
+    let mut test = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    if std::env::var_os("OMP_NUM_THREADS").is_none() {
+        test.env("OMP_NUM_THREADS", "1");
+    }
+    step("test", &mut test)?;
+    println!(
+        "all of it passed in {:.0} s",
+        started.elapsed().as_secs_f64()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `cargo bench` of the package that has the benchmarks.
+pub fn bench(args: &[String]) -> Result<ExitCode> {
+    setup::ensure(setup::Kind::Cpu)?;
+    let mut command = cargo(&["bench", "--package", "ddpo-benches", "--"]);
+    Ok(shell::exit_code(shell::status(command.args(args))?))
+}
+
+/// Each crate by itself, since a workspace build hides a feature that another crate switched on.
+fn alone() -> Result<Vec<Vec<String>>> {
+    let metadata = ddpo::metadata()?;
+    let packages = metadata["packages"]
+        .as_array()
+        .context("cargo metadata has no packages")?;
+    let mut steps = Vec::new();
+    for package in packages {
+        let name = package["name"]
+            .as_str()
+            .context("a package without a name")?;
+        let features = package["features"].as_object().context("no features")?;
+        let mut variants = vec![None];
+        if features.contains_key("default") {
+            variants.push(Some("--no-default-features"));
+        }
+        if features.keys().any(|feature| feature != "default") {
+            variants.push(Some("--all-features"));
+        }
+        for variant in variants {
+            let words = ["check", "--quiet", "--package", name]
+                .into_iter()
+                .chain(variant);
+            steps.push(words.map(str::to_owned).collect());
+        }
+    }
+    Ok(steps)
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let mut command = shell::cargo();
+    command.args(args);
+    command
+}
+
+fn step(name: &str, command: &mut Command) -> Result<()> {
+    println!("== {name}");
+    let started = Instant::now();
+    shell::check(command)?;
+    println!("== {name}: {:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! Building `ddpo` and starting it.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::{setup, shell};
+
+/// Builds `ddpo` in release and starts `ddpo SUBCOMMAND ARGS`; its exit code is ours.
+pub fn start(subcommand: &str, args: &[String]) -> Result<ExitCode> {
+    setup::ensure(setup::Kind::Cpu)?;
+    shell::check(shell::cargo().args(["build", "--release", "--package", "ddpo-cli"]))?;
+    let binary = target_folder()?.join("release/ddpo");
+    let mut command = Command::new(binary);
+    command
+        .current_dir(shell::root())
+        .arg(subcommand)
+        .args(args);
+    Ok(shell::exit_code(shell::status(&mut command)?))
+}
+
+/// Rebuilds the artwork pack; that binary links no more than it must.
+pub fn pack_artwork(args: &[String]) -> Result<ExitCode> {
+    setup::ensure(setup::Kind::Cpu)?;
+    let mut command = shell::cargo();
+    command
+        .args([
+            "run",
+            "--release",
+            "--package",
+            "ddpo-pocket",
+            "--bin",
+            "pocket-pack",
+            "--",
+        ])
+        .args(args);
+    Ok(shell::exit_code(shell::status(&mut command)?))
+}
+
+/// Where cargo puts what it builds, whatever the environment says.
+fn target_folder() -> Result<std::path::PathBuf> {
+    let metadata = metadata()?;
+    let folder = metadata["target_directory"]
+        .as_str()
+        .context("cargo metadata has no target")?;
+    Ok(folder.into())
+}
+
+/// `cargo metadata` of the workspace's own packages.
+pub fn metadata() -> Result<Value> {
+    let text = shell::output(shell::cargo().args(["metadata", "--format-version=1", "--no-deps"]))?;
+    serde_json::from_str(&text).context("cargo metadata is no JSON")
+}
