@@ -50,6 +50,24 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// Lists of tensors that do not fit together; nothing was changed.
+    #[error("{op}: {name} {problem}")]
+    Argument {
+        /// The operation.
+        op: &'static str,
+        /// The argument, such as `grads[3]`.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An operation that tch does not have, refused by libtorch.
+    #[error("{op}: {message}")]
+    Libtorch {
+        /// The operation.
+        op: &'static str,
+        /// What libtorch said.
+        message: String,
+    },
     /// libtorch said no.
     #[error(transparent)]
     Tch(#[from] tch::TchError),

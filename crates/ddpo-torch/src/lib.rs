@@ -1,8 +1,15 @@
 //! What `tch` leaves out, safely wrapped. See README.
 
+pub mod adamw;
+pub mod cuda;
 pub mod error;
+mod ffi;
+pub mod foreach;
 pub mod nn;
 pub mod weights;
 
+pub use adamw::{AdamWArgs, fused_adamw};
+pub use cuda::{CudaStatus, device, load_cuda, set_deterministic, set_tf32};
 pub use error::{Error, Result};
+pub use foreach::{foreach_lerp_, foreach_mul_, foreach_norm, global_norm};
 pub use weights::{Init, Scope, Store};
