@@ -64,3 +64,25 @@ pub fn colourfulness(rgb: &[u8]) -> f64 {
     let offset = (rg as f64 / n).hypot(yb as f64 / (2.0 * n));
     spread + 0.3 * offset
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grey_has_no_colour_and_flat_red_only_an_offset() {
+        let grey: Vec<u8> = (0..=255).flat_map(|v| [v; 3]).collect();
+        assert_eq!(colourfulness(&grey), 0.0);
+        assert_eq!(colourfulness(&[]), 0.0);
+        let red = [255, 0, 0].repeat(100);
+        assert!((colourfulness(&red) - 0.3 * 255_f64.hypot(127.5)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_single_odd_pixel_in_a_large_flat_picture_counts() {
+        let mut picture = [10, 200, 30].repeat(1 << 20);
+        let flat = colourfulness(&picture);
+        picture[0] = 11;
+        assert!(colourfulness(&picture) > flat);
+    }
+}
