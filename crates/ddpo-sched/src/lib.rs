@@ -1,1 +1,29 @@
-//! (see README)
+#![doc = include_str!("../README.md")]
+
+mod ddim;
+mod error;
+mod schedule;
+mod seeds;
+
+#[cfg(feature = "tch")]
+mod denoise;
+#[cfg(feature = "tch")]
+mod gaussian;
+#[cfg(feature = "tch")]
+mod guided;
+#[cfg(feature = "tch")]
+mod noise;
+
+pub use ddim::{Ddim, StepCoeffs};
+pub use error::{Error, Result};
+pub use schedule::{BetaSchedule, NoiseSchedule, Prediction, ScheduleConfig, Spacing};
+pub use seeds::{Draws, Key, Seeds, Stream};
+
+#[cfg(feature = "tch")]
+pub use denoise::{DenoiseInput, Denoiser, LatentBatch, Sampler, StepRecord, sample};
+#[cfg(feature = "tch")]
+pub use gaussian::{Gaussian, LogProb};
+#[cfg(feature = "tch")]
+pub use guided::Guided;
+#[cfg(feature = "tch")]
+pub use noise::{Draw, FixedNoise, KeyedNoise, NoiseSource};

@@ -1,0 +1,213 @@
+//! The only denoising loop, and the two traits that it joins: a network and a sampler.
+
+use tch::{Kind, Tensor};
+
+use crate::gaussian::per_sample;
+use crate::{Ddim, Draw, Error, Gaussian, LogProb, NoiseSource, Result, StepCoeffs};
+
+/// What a network is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct DenoiseInput<'a> {
+    /// Noisy latents, f32 `[batch, channels, height, width]`.
+    pub x_t: &'a Tensor,
+    /// Training timesteps, i64 `[batch]`, on the device of `x_t`.
+    pub t: &'a Tensor,
+    /// Conditioning, such as text embeddings `[batch, tokens, dim]`, on the device of `x_t`.
+    pub cond: &'a Tensor,
+}
+
+/// A network that predicts the noise ε in a latent.
+pub trait Denoiser: Send {
+    /// ε, of the shape of `x_t`, any floating-point kind.
+    ///
+    /// A sample's ε depends on its own row of the input alone.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], or [`Error::Denoiser`] with what the network reports.
+    fn predict(&self, input: DenoiseInput<'_>) -> Result<Tensor>;
+}
+
+/// A denoising process whose every step is a Gaussian. It has no mutable state.
+pub trait Sampler: Send + Sync {
+    /// The coefficients of all steps, noisiest first.
+    fn steps(&self) -> &[StepCoeffs];
+
+    /// The distribution of the next latent of each sample.
+    ///
+    /// Samples may be at different steps: `at[i]` is the position of sample i in [`steps`](Self::steps).
+    /// Differentiable in `eps`.
+    ///
+    /// # Shapes
+    /// - `x_t`, `eps`: `[batch, …]`, computed in f32
+    /// - `at`: batch
+    ///
+    /// # Errors
+    /// [`Error::Shape`], or [`Error::Range`] for a step that is not there.
+    fn transition(&self, at: &[usize], x_t: &Tensor, eps: &Tensor) -> Result<Gaussian>;
+
+    /// Refuses a process with a step that adds no noise: such a step has no log-probability.
+    ///
+    /// # Errors
+    /// [`Error::Deterministic`] with the step.
+    fn require_stochastic(&self) -> Result<()> {
+        let steps = self.steps();
+        match steps.iter().position(|step| step.std <= 0.0) {
+            None => Ok(()),
+            Some(step) => Err(Error::Deterministic {
+                step,
+                timestep: steps[step].timestep,
+            }),
+        }
+    }
+
+    /// The training timesteps of samples at these steps, i64 `[batch]`, on the host.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for a step that is not there.
+    fn timesteps(&self, at: &[usize]) -> Result<Tensor> {
+        let coeffs = lookup(self.steps(), at)?;
+        let timesteps: Vec<i64> = coeffs.iter().map(|c| c.timestep as i64).collect();
+        Ok(Tensor::from_slice(&timesteps))
+    }
+}
+
+impl Sampler for Ddim {
+    fn steps(&self) -> &[StepCoeffs] {
+        self.steps()
+    }
+
+    fn transition(&self, at: &[usize], x_t: &Tensor, eps: &Tensor) -> Result<Gaussian> {
+        let coeffs = lookup(self.steps(), at)?;
+        let mut shape = x_t.size();
+        check(eps, "eps", &shape)?;
+        if let Some(batch) = shape.first_mut() {
+            *batch = at.len() as i64;
+        }
+        check(x_t, "x_t", &shape)?;
+        let (a, b): (Vec<f64>, Vec<f64>) = coeffs.iter().map(|c| c.mean_weights()).unzip();
+        let mean = x_t.to_kind(Kind::Float) * per_sample(&a, x_t)
+            + eps.to_kind(Kind::Float) * per_sample(&b, x_t);
+        let std = coeffs.iter().map(|c| c.std).collect();
+        Ok(Gaussian { mean, std })
+    }
+}
+
+/// Which latents [`sample`] is to make.
+#[derive(Debug, Clone, Copy)]
+pub struct LatentBatch<'a> {
+    /// Shape of one latent: `[channels, height, width]`.
+    pub shape: &'a [i64],
+    /// Conditioning, `[batch, …]`; the samples are made on its device.
+    pub cond: &'a Tensor,
+    /// Keys of the samples' noise, one a sample.
+    pub sample_ids: &'a [u64],
+    /// Whether to compute log-probabilities, and how.
+    pub log_prob: Option<LogProb>,
+}
+
+/// What the denoising loop did at one step.
+#[derive(Debug, Clone, Copy)]
+pub struct StepRecord<'a> {
+    /// Position in the run, noisiest first.
+    pub step: usize,
+    /// How many steps there are.
+    pub n_steps: usize,
+    /// Training timestep.
+    pub timestep: usize,
+    /// The latent before, f32 `[batch, channels, height, width]`.
+    pub x_t: &'a Tensor,
+    /// The latent after: the very value whose log-probability was taken.
+    pub x_prev: &'a Tensor,
+    /// The standard normal that the step consumed, f32, of the same shape, on the host.
+    pub noise: &'a Tensor,
+    /// Log-probability of `x_prev`, f32 `[batch]`, if it was asked for.
+    pub log_prob: Option<&'a Tensor>,
+}
+
+/// Draws latents by walking a sampler from noise to x₀, without recording gradients.
+///
+/// All noise is an argument: the initial latent is [`Draw::Initial`] of `noise`, step i adds [`Draw::Step`] i.
+/// `observe` sees every step and may end the loop with [`Error::Stopped`].
+///
+/// # Shapes
+/// - returns: x₀, f32 `[batch, channels, height, width]`, on the device of `cond`
+///
+/// # Errors
+/// [`Error::Deterministic`] before anything is computed if log-probabilities are wanted of a sampler that
+/// has none; what the network, the noise or `observe` reports.
+pub fn sample(
+    net: &dyn Denoiser,
+    sampler: &dyn Sampler,
+    batch: &LatentBatch<'_>,
+    noise: &dyn NoiseSource,
+    observe: &mut dyn FnMut(StepRecord<'_>) -> Result<()>,
+) -> Result<Tensor> {
+    if batch.log_prob.is_some() {
+        sampler.require_stochastic()?;
+    }
+    let n = batch.sample_ids.len();
+    let mut cond_shape = batch.cond.size();
+    if let Some(first) = cond_shape.first_mut() {
+        *first = n as i64;
+    }
+    check(batch.cond, "cond", &cond_shape)?;
+    let device = batch.cond.device();
+
+    let _no_grad = tch::no_grad_guard();
+    let mut x_t = noise
+        .normal(batch.sample_ids, Draw::Initial, batch.shape)?
+        .to_device(device);
+    let n_steps = sampler.steps().len();
+    for (step, coeffs) in sampler.steps().iter().enumerate() {
+        let at = vec![step; n];
+        let t = sampler.timesteps(&at)?.to_device(device);
+        let eps = net.predict(DenoiseInput {
+            x_t: &x_t,
+            t: &t,
+            cond: batch.cond,
+        })?;
+        let next = sampler.transition(&at, &x_t, &eps)?;
+        let z = noise.normal(batch.sample_ids, Draw::Step(step), batch.shape)?;
+        let x_prev = next.at(&z)?;
+        let log_prob = match batch.log_prob {
+            Some(reduce) => Some(next.log_prob(&x_prev, reduce)?),
+            None => None,
+        };
+        observe(StepRecord {
+            step,
+            n_steps,
+            timestep: coeffs.timestep,
+            x_t: &x_t,
+            x_prev: &x_prev,
+            noise: &z,
+            log_prob: log_prob.as_ref(),
+        })?;
+        x_t = x_prev;
+    }
+    Ok(x_t)
+}
+
+fn lookup(steps: &[StepCoeffs], at: &[usize]) -> Result<Vec<StepCoeffs>> {
+    at.iter()
+        .map(|&step| {
+            steps.get(step).copied().ok_or(Error::Range {
+                name: "step",
+                index: step as u64,
+                len: steps.len() as u64,
+            })
+        })
+        .collect()
+}
+
+/// [`Error::Shape`] unless `tensor` has shape `expected`.
+pub(crate) fn check(tensor: &Tensor, name: &'static str, expected: &[i64]) -> Result<()> {
+    let actual = tensor.size();
+    if actual == expected {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        name,
+        expected: expected.to_vec(),
+        actual,
+    })
+}

@@ -1,0 +1,94 @@
+//! A denoising step as a probability distribution: sampling and log-probability are two views of one value.
+
+use tch::{Kind, Tensor};
+
+use crate::denoise::check;
+use crate::{Error, Result};
+
+/// How a log-density over many dimensions becomes one number a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum LogProb {
+    /// Mean over the dimensions: what both public DDPO codebases do (ddpo-pytorch,
+    /// `ddim_with_logprob.py`, last lines), and what the clip range 1e-4 is tuned to.
+    Mean,
+    /// Sum over the dimensions: the log-density of the paper's formulas.
+    Sum,
+}
+
+/// `N(mean, std² I)` for a batch of latents.
+#[derive(Debug)]
+pub struct Gaussian {
+    /// f32 `[batch, …]`.
+    pub mean: Tensor,
+    /// One a sample, on the host.
+    pub std: Vec<f64>,
+}
+
+impl Gaussian {
+    /// The value that standard normal `noise` stands for: `mean + std · noise`.
+    ///
+    /// # Shapes
+    /// - `noise`: that of `mean`
+    /// - returns: that of `mean`, f32
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn at(&self, noise: &Tensor) -> Result<Tensor> {
+        check(noise, "noise", &self.mean.size())?;
+        let std = per_sample(&self.std, &self.mean);
+        Ok(&self.mean + std * noise.to_device(self.mean.device()).to_kind(Kind::Float))
+    }
+
+    /// Log-density of `x` under this step, one value a sample.
+    ///
+    /// `log N(x; mean, std² I)` reduced over all dimensions but the first. No gradient flows into `x`, as
+    /// in the reference; one flows into `mean`.
+    ///
+    /// # Shapes
+    /// - `x`: that of `mean`
+    /// - returns: `[batch]`, f32
+    ///
+    /// # Errors
+    /// [`Error::NoDensity`] if a `std` is zero, [`Error::Shape`].
+    pub fn log_prob(&self, x: &Tensor, reduce: LogProb) -> Result<Tensor> {
+        check(x, "x", &self.mean.size())?;
+        if let Some(sample) = self.std.iter().position(|&std| std <= 0.0) {
+            return Err(Error::NoDensity { sample });
+        }
+        let x = x
+            .detach()
+            .to_device(self.mean.device())
+            .to_kind(Kind::Float);
+        let z = (x - &self.mean) / per_sample(&self.std, &self.mean);
+        let squares = z.square().flatten(1, -1).mean_dim(1, false, Kind::Float);
+        // −½z² − log σ − log √(2π), a dimension.
+        let constants: Vec<f64> = self
+            .std
+            .iter()
+            .map(|std| std.ln() + 0.5 * std::f64::consts::TAU.ln())
+            .collect();
+        let constants = Tensor::from_slice(&constants)
+            .to_kind(Kind::Float)
+            .to_device(self.mean.device());
+        let mean = squares * -0.5 - constants;
+        Ok(match reduce {
+            LogProb::Mean => mean,
+            LogProb::Sum => {
+                let n: i64 = self.mean.size()[1..].iter().product();
+                mean * n as f64
+            }
+        })
+    }
+}
+
+/// One number a sample, broadcast over the other dimensions of `like`.
+pub(crate) fn per_sample(values: &[f64], like: &Tensor) -> Tensor {
+    let mut shape = vec![1; like.dim()];
+    shape[0] = values.len() as i64;
+    Tensor::from_slice(values)
+        .to_kind(Kind::Float)
+        .view(shape.as_slice())
+        .to_device(like.device())
+}

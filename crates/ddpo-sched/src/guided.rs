@@ -1,0 +1,84 @@
+//! Classifier-free guidance (Ho and Salimans 2022), both passes in one forward.
+
+use tch::Tensor;
+
+use crate::denoise::check;
+use crate::{DenoiseInput, Denoiser, Result};
+
+/// A denoiser whose ε is guided: `ε_u + w (ε_c − ε_u)`, paper formula 3.
+///
+/// The network sees one batch of twice the size: all samples with `uncond` first, then all with their own
+/// conditioning. With `w = 1` the two terms of ε_u cancel, and only the conditional pass is made.
+/// Gradients flow through both passes.
+#[derive(Debug)]
+pub struct Guided<D> {
+    /// The network.
+    pub inner: D,
+    /// Conditioning of the empty prompt, `[1, tokens, dim]`.
+    pub uncond: Tensor,
+    /// w; the paper uses 5.0.
+    pub scale: f64,
+}
+
+impl<D> Guided<D> {
+    /// Guides `inner` with strength `scale`.
+    ///
+    /// # Shapes
+    /// - `uncond`: `[1, tokens, dim]`, kind and device of the conditioning
+    pub fn new(inner: D, uncond: Tensor, scale: f64) -> Self {
+        Self {
+            inner,
+            uncond,
+            scale,
+        }
+    }
+
+    /// Whether the network sees a doubled batch: not with `scale` 1, where ε_u cancels.
+    pub fn doubles(&self) -> bool {
+        self.scale != 1.0
+    }
+
+    /// The batch twice: unconditional, then conditional. Returns `x_t`, `t` and `cond`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if `uncond` does not fit the conditioning.
+    pub fn doubled(&self, input: DenoiseInput<'_>) -> Result<(Tensor, Tensor, Tensor)> {
+        let mut one = input.cond.size();
+        if let Some(batch) = one.first_mut() {
+            *batch = 1;
+        }
+        check(&self.uncond, "unconditional embedding", &one)?;
+        let uncond = self.uncond.expand_as(input.cond);
+        Ok((
+            Tensor::cat(&[input.x_t, input.x_t], 0),
+            Tensor::cat(&[input.t, input.t], 0),
+            Tensor::cat(&[&uncond, input.cond], 0),
+        ))
+    }
+
+    /// ε of a doubled batch, `[2 · batch, …]`, to guided ε, `[batch, …]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if the batch is odd.
+    pub fn combine(&self, eps: &Tensor) -> Result<Tensor> {
+        let mut even = eps.size();
+        if let Some(batch) = even.first_mut() {
+            *batch += *batch % 2;
+        }
+        check(eps, "eps of the doubled batch", &even)?;
+        let half = eps.chunk(2, 0);
+        Ok(&half[0] + (&half[1] - &half[0]) * self.scale)
+    }
+}
+
+impl<D: Denoiser> Denoiser for Guided<D> {
+    fn predict(&self, input: DenoiseInput<'_>) -> Result<Tensor> {
+        if !self.doubles() {
+            return self.inner.predict(input);
+        }
+        let (x_t, t, cond) = self.doubled(input)?;
+        let (x_t, t, cond) = (&x_t, &t, &cond);
+        let eps = self.inner.predict(DenoiseInput { x_t, t, cond })?;
+        self.combine(&eps)
+    }
+}
