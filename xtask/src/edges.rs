@@ -13,7 +13,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ddpo-eval", &["ddpo-reward"]),
     ("ddpo-train", &["ddpo-torch", "ddpo-sched", "ddpo-reward"]),
     ("ddpo-rl", &["ddpo-train", "ddpo-sched", "ddpo-reward"]),
-    ("ddpo-rwr", &["ddpo-train", "ddpo-sched", "ddpo-reward"]),
     (
         "ddpo-model",
         &["ddpo-torch", "ddpo-train", "ddpo-sched", "ddpo-clip"],
@@ -21,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "ddpo-pocket",
         &[
+            "ddpo-torch",
             "ddpo-model",
             "ddpo-train",
             "ddpo-sched",

@@ -123,7 +123,7 @@ pub fn reproduce(args: &Reproduce) -> Result<ExitCode> {
         {
             Some(experiment) if experiment.is_available() => start(experiment, args),
             Some(_) => Ok(shell::usage(&format!(
-                "`{name}` is not available yet; these are: {}",
+                "`{name}` is not available yet; what runs: {}",
                 available().join(", ")
             ))),
             None => Ok(unknown(name)),

@@ -35,7 +35,7 @@ const CUPTI: Wheel = Wheel {
 const NEEDED: [&str; 3] = [
     "lib/libtorch_cpu.so",
     "lib/libc10.so",
-    "include/torch/version.h",
+    "include/torch/csrc/api/include/torch/torch.h",
 ];
 /// Written last: what was installed, from where, and the size of the needed files.
 const STAMP: &str = "installed";

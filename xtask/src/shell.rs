@@ -90,6 +90,10 @@ pub fn report_usage(error: &clap::Error) -> ExitCode {
 /// Joins clap's message, what is missing, and its tip.
 fn one_line(text: &str) -> String {
     let until_usage = text.split("\nUsage:").next().unwrap_or(text);
+    let until_usage = until_usage
+        .split("\nFor more information")
+        .next()
+        .unwrap_or(until_usage);
     let words: Vec<&str> = until_usage.split_whitespace().collect();
     let joined = words.join(" ");
     let joined = joined.strip_prefix("error: ").unwrap_or(&joined);

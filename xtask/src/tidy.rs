@@ -155,8 +155,9 @@ fn check_manifest(file: &str, text: &str) -> Vec<String> {
         if line.starts_with('[') {
             section = line;
         } else if section.contains("dependencies") && line.contains('=') {
-            let inherits = line.contains("workspace = true") || line.contains(".workspace=true");
-            if !inherits {
+            let inherits = line.contains("workspace = true");
+            let own_path = line.contains("path = ") && !line.contains("version");
+            if !inherits && !own_path {
                 problems.push(format!("{file}: `{line}` names its own version"));
             }
         } else if section == "[lints]" && line == "workspace = true" {

@@ -24,16 +24,25 @@ pub struct Wheel {
     pub size_mb: f64,
 }
 
-/// x86-64 Linux, whatever the version of the Python that downloads.
-const PLATFORM: &[&str] = &[
-    "--implementation=cp",
-    "--python-version=3.12",
-    "--abi=cp312",
-    "--abi=none",
-    "--platform=manylinux_2_28_x86_64",
-    "--platform=manylinux_2_17_x86_64",
-    "--platform=manylinux2014_x86_64",
-];
+/// pip's arguments for x86-64 Linux, whatever the version of the Python that downloads.
+fn platform() -> Vec<String> {
+    let mut args: Vec<String> = [
+        "--implementation=cp",
+        "--python-version=3.12",
+        "--abi=cp312",
+        "--abi=none",
+    ]
+    .map(str::to_owned)
+    .into();
+    // glibc 2.28 is what torch's wheel asks for; wheels for any older one run there too.
+    args.extend(
+        (17..=28)
+            .rev()
+            .map(|minor| format!("--platform=manylinux_2_{minor}_x86_64")),
+    );
+    args.push("--platform=manylinux2014_x86_64".into());
+    args
+}
 
 /// The wheel's file in `cache`, downloaded unless an earlier, interrupted set-up left it there whole.
 pub fn fetch(python: &Python, wheel: &Wheel, cache: &Path) -> Result<PathBuf> {
@@ -60,7 +69,7 @@ pub fn fetch(python: &Python, wheel: &Wheel, cache: &Path) -> Result<PathBuf> {
             "--no-cache-dir",
             "--only-binary=:all:",
         ])
-        .args(PLATFORM)
+        .args(platform())
         .arg("--dest")
         .arg(&whole)
         .arg(format!("{}=={}", wheel.name, wheel.version))
@@ -74,7 +83,7 @@ pub fn fetch(python: &Python, wheel: &Wheel, cache: &Path) -> Result<PathBuf> {
         progress.show(folder_bytes(&partial));
         std::thread::sleep(Duration::from_millis(100));
     };
-    progress.end();
+    progress.end(status.success());
     let _ = fs::remove_dir_all(&partial);
     if !status.success() {
         bail!(
@@ -234,14 +243,65 @@ impl<'a> Progress<'a> {
         }
     }
 
-    fn end(&self) {
+    fn end(&self, fetched: bool) {
         if self.on_terminal {
             eprint!("\r{:79}\r", "");
         }
-        let seconds = self.started.elapsed().as_secs_f64();
-        eprintln!(
-            "  fetched {} {} in {seconds:.0} s",
-            self.wheel.name, self.wheel.version
+        if fetched {
+            let seconds = self.started.elapsed().as_secs_f64();
+            eprintln!(
+                "  fetched {} {} in {seconds:.0} s",
+                self.wheel.name, self.wheel.version
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zip::write::FileOptions;
+
+    /// A wheel with one library whose RECORD was written for `recorded`.
+    fn wheel(folder: &Path, recorded: &[u8]) -> PathBuf {
+        let path = folder.join("x-1.0-py3-none-any.whl");
+        let mut zip = zip::ZipWriter::new(File::create(&path).expect("a file"));
+        let hash = URL_SAFE_NO_PAD.encode(Sha256::digest(recorded));
+        let record = format!("x/lib/x.so,sha256={hash},{}\n", recorded.len());
+        let files = [
+            ("x/lib/x.so", "bytes"),
+            ("x-1.0.dist-info/RECORD", record.as_str()),
+        ];
+        for (name, text) in files {
+            zip.start_file(name, FileOptions::default())
+                .expect("an entry");
+            zip.write_all(text.as_bytes()).expect("its bytes");
+        }
+        zip.finish().expect("a directory");
+        path
+    }
+
+    fn place(name: &str) -> Option<PathBuf> {
+        name.strip_prefix("x/").map(PathBuf::from)
+    }
+
+    #[test]
+    fn what_the_record_has_is_unpacked() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let wheel = wheel(folder.path(), b"bytes");
+        assert_eq!(unpack(&wheel, folder.path(), place).expect("whole"), 1);
+        assert_eq!(
+            fs::read(folder.path().join("lib/x.so")).expect("there"),
+            b"bytes"
         );
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_and_the_wheel_fetched_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let wheel = wheel(folder.path(), b"other bytes");
+        let error = unpack(&wheel, folder.path(), place).expect_err("a wrong hash");
+        assert!(error.to_string().contains("x/lib/x.so"), "{error}");
+        assert!(!wheel.exists());
     }
 }
