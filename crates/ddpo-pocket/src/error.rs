@@ -1,0 +1,45 @@
+//! What can go wrong in the pocket world.
+
+use std::path::PathBuf;
+
+/// Result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Errors of the pocket world.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A part of the artwork pack cannot be decoded or does not fit the rest.
+    #[error("artwork pack, {part}: {reason}")]
+    Artwork {
+        /// Which file of the pack, or which part of it.
+        part: String,
+        /// What is wrong with it, with the expected and the actual value.
+        reason: String,
+    },
+    /// A share, weight or probability is negative, not finite, or leaves nothing to draw.
+    #[error("mixture, {field}: {reason}")]
+    Mixture {
+        /// The field of the mixture.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn artwork(part: impl Into<String>, reason: impl ToString) -> Self {
+        Self::Artwork {
+            part: part.into(),
+            reason: reason.to_string(),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Scenes of the pocket world: drawn by lot from a seed, rendered to 64×64 bytes, never stored.
+//!
+//! A [`Composer`] turns (seed, index) into a [`Scene`], which says what is in the picture; a scene
+//! renders itself and captions itself. Nothing here depends on any other scene, so that any
+//! process can compose any part of a stream in any order.
+
+mod figure;
+mod ground;
+mod mixture;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::artwork::{Pack, Set};
+use crate::caption;
+pub use figure::{Figure, Size};
+pub use ground::{Color, Ground, Pattern};
+pub use mixture::{Composer, Mixture};
+
+/// Width and height of a scene in pixels.
+pub const SCENE_SIZE: usize = 64;
+/// Bytes of a rendered scene: `[64, 64, 3]`, RGB.
+pub const SCENE_BYTES: usize = SCENE_SIZE * SCENE_SIZE * 3;
+
+/// What a scene shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SceneKind {
+    /// One entity on a ground.
+    Single,
+}
+
+/// A picture before it is drawn, and the labels of everything in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scene {
+    /// What it shows.
+    pub kind: SceneKind,
+    /// What stands on the ground, the hindmost first; the first is what the scene is about.
+    pub figures: Vec<Figure>,
+    /// What lies behind the figures.
+    pub ground: Ground,
+}
+
+impl Scene {
+    /// The entity that the scene is about: an index into [`Pack::entities`].
+    pub fn entity(&self) -> usize {
+        self.figures[0].entity
+    }
+
+    /// The set of the first figure.
+    pub fn set(&self) -> Set {
+        self.figures[0].set
+    }
+
+    /// Draws the scene.
+    ///
+    /// # Shapes
+    /// - returns: `[64, 64, 3]`, RGB, row by row
+    ///
+    /// # Panics
+    /// If `pack` is not the one that the scene was drawn by lot from.
+    pub fn render(&self, pack: &Pack) -> Box<[u8; SCENE_BYTES]> {
+        let mut pixels = Box::new([0; SCENE_BYTES]);
+        self.render_into(pack, &mut pixels);
+        pixels
+    }
+
+    /// Draws the scene into the caller's buffer, all of which is overwritten; allocates nothing.
+    ///
+    /// # Shapes
+    /// - `pixels`: `[64, 64, 3]`, RGB, row by row
+    ///
+    /// # Panics
+    /// If `pack` is not the one that the scene was drawn by lot from.
+    pub fn render_into(&self, pack: &Pack, pixels: &mut [u8; SCENE_BYTES]) {
+        self.ground.paint(pixels);
+        for figure in &self.figures {
+            figure.paint(pack.texture(figure.drawing), pixels);
+        }
+    }
+
+    /// A caption for the scene, lower case, without a full stop; never empty.
+    ///
+    /// `plain_share` of the captions name the entity and nothing else ([`Mixture::plain_caption`]).
+    pub fn caption(&self, pack: &Pack, plain_share: f64, rng: &mut ChaCha8Rng) -> String {
+        caption::of(self, pack, plain_share, rng)
+    }
+}
+
+impl Composer<'_> {
+    /// Scene `index` of the stream of `seed`.
+    pub fn scene(&self, seed: u64, index: u64) -> Scene {
+        self.sample(&mut keyed(seed, 2 * index))
+    }
+
+    /// The caption of scene `index` of the stream of `seed`.
+    pub fn caption(&self, scene: &Scene, seed: u64, index: u64) -> String {
+        let rng = &mut keyed(seed, 2 * index + 1);
+        scene.caption(self.pack(), self.mixture().plain_caption, rng)
+    }
+
+    /// Scene `index` of the stream of `seed`, drawn into `pixels`, with its caption.
+    ///
+    /// # Shapes
+    /// - `pixels`: `[64, 64, 3]`, RGB, row by row
+    pub fn compose(
+        &self,
+        seed: u64,
+        index: u64,
+        pixels: &mut [u8; SCENE_BYTES],
+    ) -> (Scene, String) {
+        let scene = self.scene(seed, index);
+        scene.render_into(self.pack(), pixels);
+        let caption = self.caption(&scene, seed, index);
+        (scene, caption)
+    }
+}
+
+fn keyed(seed: u64, stream: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(stream);
+    rng
+}
