@@ -1,1 +1,7 @@
-//! (see README)
+#![doc = include_str!("../README.md")]
+
+mod error;
+pub mod runs;
+pub mod stats;
+
+pub use error::{Error, Result};
