@@ -1,1 +1,23 @@
-//! (see README)
+#![doc = include_str!("../README.md")]
+
+mod checkpoint;
+mod collective;
+mod error;
+mod event;
+mod optimizer;
+mod params;
+mod policy;
+mod rewards;
+mod run;
+mod state;
+
+pub use checkpoint::{Checkpoint, Checkpoints};
+pub use collective::{Collective, Solo, Threads};
+pub use error::{Error, Result};
+pub use event::{Boundary, Event, Observer, Phase, Report, SampleRow};
+pub use optimizer::{AdamW, AdamWConfig, GradNorm, Optimizer};
+pub use params::ParamSet;
+pub use policy::{Conditioner, Decoder, Policy};
+pub use rewards::{Retry, RewardWorker, Ticket};
+pub use run::{Algorithm, Context, Outcome, Plan, StopFlag, train};
+pub use state::{Persist, StateReader, StateWriter};

@@ -1,0 +1,193 @@
+//! What a run tells those who watch it.
+
+use ddpo_reward::{Images, Prompt};
+use ddpo_sched::Sampler;
+
+use crate::{Conditioner, Decoder, Policy, Result};
+use std::path::Path;
+
+/// Watches a run: progress bars, tables, pictures, event files.
+pub trait Observer {
+    /// Something happened.
+    ///
+    /// # Errors
+    /// Ends the run.
+    fn on(&mut self, event: &Event<'_>) -> Result<()>;
+
+    /// The run is between epochs: before the first, and after each. The time to draw pictures.
+    ///
+    /// # Errors
+    /// Ends the run.
+    fn at_boundary(&mut self, boundary: &Boundary<'_>) -> Result<()> {
+        let _ = boundary;
+        Ok(())
+    }
+}
+
+/// What can be looked at between epochs.
+#[derive(Clone, Copy)]
+pub struct Boundary<'a> {
+    /// Epochs that are complete.
+    pub epochs_done: u64,
+    /// Reward queries so far.
+    pub reward_queries: u64,
+    /// Whether the run ends here.
+    pub last: bool,
+    /// The policy as it is now.
+    pub policy: &'a dyn Policy,
+    /// The sampler of the run.
+    pub sampler: &'a dyn Sampler,
+    /// Text to conditioning.
+    pub conditioner: &'a dyn Conditioner,
+    /// Latents to pictures.
+    pub decoder: &'a dyn Decoder,
+    /// Shape of one latent.
+    pub latent_shape: &'a [i64],
+}
+
+/// Part of an epoch, for progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Denoising; counted in samples × steps of this rank.
+    Sample,
+    /// Waiting for rewards; counted in batches.
+    Reward,
+    /// Forward and backward passes; counted in samples × steps of this rank.
+    Update,
+}
+
+/// Something happened.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// An epoch begins.
+    EpochStarted {
+        /// Which, from 0.
+        epoch: u64,
+        /// How many the run has.
+        n_epochs: u64,
+    },
+    /// Work went on.
+    Progress {
+        /// Which epoch.
+        epoch: u64,
+        /// Which part of it.
+        phase: Phase,
+        /// How much is done.
+        done: u64,
+        /// Of how much.
+        total: u64,
+    },
+    /// Pictures were made and are on their way to the reward.
+    BatchSampled {
+        /// Which epoch.
+        epoch: u64,
+        /// Ids of the samples.
+        sample_ids: &'a [u64],
+        /// What each was asked to show.
+        prompts: &'a [Prompt],
+        /// The pictures.
+        images: &'a Images,
+    },
+    /// All rewards of an epoch, from all ranks, by sample id.
+    Rewarded {
+        /// Which epoch.
+        epoch: u64,
+        /// A row a sample.
+        samples: &'a [SampleRow],
+    },
+    /// The check before the first update of a run: replayed over sampled probability, at every step.
+    RatioChecked {
+        /// Largest |ratio − 1|.
+        deviation: f64,
+        /// What is allowed; infinite if the check is off.
+        bound: f64,
+        /// The step where it is largest, noisiest first.
+        step: usize,
+        /// Its training timestep.
+        timestep: usize,
+        /// Largest |ratio − 1| of each step, noisiest first.
+        by_step: &'a [f64],
+    },
+    /// The optimiser took a step.
+    UpdateDone {
+        /// Which epoch.
+        epoch: u64,
+        /// Which update of it, from 0.
+        update: usize,
+        /// How many it has.
+        n_updates: usize,
+        /// Metrics of this update.
+        report: &'a Report,
+    },
+    /// An update was left out because a number was not finite.
+    UpdateSkipped {
+        /// Which epoch.
+        epoch: u64,
+        /// Which update of it, from 0.
+        update: usize,
+        /// What was not finite and where.
+        reason: &'a str,
+        /// How many updates in a row were left out, with this one.
+        in_a_row: u32,
+    },
+    /// An epoch is complete.
+    EpochDone {
+        /// Which.
+        epoch: u64,
+        /// Reward queries so far, with this epoch's.
+        reward_queries: u64,
+        /// Its metrics.
+        report: &'a Report,
+    },
+    /// A checkpoint is whole on disk.
+    CheckpointWritten {
+        /// Epochs that it has complete.
+        epochs_done: u64,
+        /// Its folder.
+        path: &'a Path,
+    },
+    /// The run goes on from a checkpoint.
+    Resumed {
+        /// Epochs that are complete.
+        epochs_done: u64,
+        /// Reward queries so far.
+        reward_queries: u64,
+    },
+}
+
+/// What became of one sample.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampleRow {
+    /// Its key, unique in the epoch.
+    pub sample_id: u64,
+    /// What it was asked to show.
+    pub prompt: Prompt,
+    /// What the reward said.
+    pub reward: f32,
+    /// What the algorithm makes of it (after clipping).
+    pub advantage: f32,
+}
+
+/// Named numbers, in the order in which they are to be shown.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// How many rewards were asked for.
+    pub reward_queries: u64,
+    /// `group/name` and value.
+    pub metrics: Vec<(&'static str, f64)>,
+}
+
+impl Report {
+    /// Adds a number.
+    pub fn push(&mut self, name: &'static str, value: f64) {
+        self.metrics.push((name, value));
+    }
+
+    /// The number of this name.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        let found = self.metrics.iter().find(|(n, _)| *n == name);
+        found.map(|&(_, value)| value)
+    }
+}

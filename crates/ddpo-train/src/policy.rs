@@ -1,0 +1,82 @@
+//! What an algorithm knows of a model: a denoiser whose parameters can be trained.
+
+use ddpo_reward::{Images, Prompt};
+use ddpo_sched::{DenoiseInput, Denoiser, Guided};
+use tch::Tensor;
+
+use crate::{ParamSet, Persist, Result, StateReader, StateWriter};
+
+/// A denoiser that can be trained.
+///
+/// Control is inverted at the loss, so that guidance, micro-batches and gradient checkpointing hide inside
+/// the policy. [`predict`](Denoiser::predict) and [`accumulate`](Policy::accumulate) compute the same ε with
+/// the same kernels: before any update the ratio of their log-probabilities is 1.
+pub trait Policy: Denoiser + Persist {
+    /// What is trained: LoRA factors, or all weights.
+    fn params(&self) -> &ParamSet;
+
+    /// Predicts ε with gradients recorded, asks `loss` for a scalar, and adds its gradient to that of each
+    /// parameter. `loss` is called exactly once.
+    ///
+    /// # Shapes
+    /// - `loss`: gets ε `[batch, …]`, returns a scalar
+    ///
+    /// # Errors
+    /// What the network or `loss` reports; gradients are then unchanged.
+    fn accumulate(
+        &self,
+        input: DenoiseInput<'_>,
+        loss: &mut dyn FnMut(&Tensor) -> Result<Tensor>,
+    ) -> Result<()>;
+}
+
+/// Turns prompts into conditioning.
+pub trait Conditioner {
+    /// `[prompts, tokens, dim]`, on the policy's device, without gradient.
+    ///
+    /// # Errors
+    /// What the text encoder reports.
+    fn embed(&self, prompts: &[Prompt]) -> Result<Tensor>;
+}
+
+/// Turns latents into pictures.
+pub trait Decoder {
+    /// Pictures of x₀ latents, f32 `[batch, channels, height, width]`.
+    ///
+    /// # Errors
+    /// What the decoder reports.
+    fn decode(&self, latents: &Tensor) -> Result<Images>;
+}
+
+/// Guidance in training: gradients flow through both passes (paper, appendix E.1).
+impl<P: Policy> Policy for Guided<P> {
+    fn params(&self) -> &ParamSet {
+        self.inner.params()
+    }
+
+    fn accumulate(
+        &self,
+        input: DenoiseInput<'_>,
+        loss: &mut dyn FnMut(&Tensor) -> Result<Tensor>,
+    ) -> Result<()> {
+        if !self.doubles() {
+            return self.inner.accumulate(input, loss);
+        }
+        let (x_t, t, cond) = self.doubled(input)?;
+        let (x_t, t, cond) = (&x_t, &t, &cond);
+        self.inner
+            .accumulate(DenoiseInput { x_t, t, cond }, &mut |eps| {
+                loss(&self.combine(eps)?)
+            })
+    }
+}
+
+impl<P: Persist> Persist for Guided<P> {
+    fn save(&self, out: &mut StateWriter) -> Result<()> {
+        self.inner.save(out)
+    }
+
+    fn load(&mut self, from: &StateReader) -> Result<()> {
+        self.inner.load(from)
+    }
+}
