@@ -23,6 +23,19 @@ pub fn article(word: &str) -> &'static str {
     }
 }
 
+/// The plural of an animal's name: "wolves", "sheep".
+pub fn plural(noun: &str) -> String {
+    match noun {
+        "sheep" | "deer" | "fish" | "squid" | "moose" => noun.to_owned(),
+        "mouse" => "mice".to_owned(),
+        "goose" => "geese".to_owned(),
+        "wolf" => "wolves".to_owned(),
+        "butterfly" | "fly" => format!("{}ies", &noun[..noun.len() - 1]),
+        "fox" | "ostrich" | "octopus" => format!("{noun}es"),
+        _ => format!("{noun}s"),
+    }
+}
+
 /// The ground in words: "a blue striped background".
 pub fn ground_phrase(ground: &Ground) -> String {
     let color = ground.color.word();

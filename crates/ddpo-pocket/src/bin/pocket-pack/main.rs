@@ -33,20 +33,27 @@ fn main() -> Result<()> {
             on_grey(&sheet).save(dir.join(format!("{}.png", set.name())))?;
         }
     }
+    for (name, text) in ddpo_pocket::vocab::tokenizer_files() {
+        let path = args.tokenizer.join(name);
+        std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+    }
     Ok(())
 }
 
 struct Args {
     packages: PathBuf,
+    tokenizer: PathBuf,
     out: PathBuf,
     contact: Option<PathBuf>,
 }
 
 impl Args {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
+        let crate_folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
         let mut args = Self {
             packages: std::env::temp_dir().join("ddpo-artwork-packages"),
-            out: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("assets/artwork"),
+            out: crate_folder.join("assets/artwork"),
+            tokenizer: crate_folder.join("assets/model/tokenizer"),
             contact: None,
         };
         while let Some(word) = words.next() {
@@ -57,8 +64,11 @@ impl Args {
             match word.as_str() {
                 "--packages" => args.packages = value,
                 "--out" => args.out = value,
+                "--tokenizer" => args.tokenizer = value,
                 "--contact" => args.contact = Some(value),
-                _ => bail!("unknown argument {word}; known: --packages, --out, --contact"),
+                _ => bail!(
+                    "unknown argument {word}; known: --packages, --out, --tokenizer, --contact"
+                ),
             }
         }
         Ok(args)

@@ -1,0 +1,145 @@
+//! What each stage reads, does and writes.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use ddpo_pocket::artwork::Pack;
+use ddpo_pocket::pretrain::Progress;
+use ddpo_pocket::pretrain::batch::compose;
+use ddpo_pocket::pretrain::codec::PatchCodec;
+use ddpo_pocket::pretrain::decoder::{DecoderPlan, DecoderTraining};
+use ddpo_pocket::pretrain::diffusion::{DiffusionPlan, DiffusionTraining};
+use ddpo_pocket::scene::{Composer, Mixture};
+use ddpo_pocket::{shape, vocab};
+use ddpo_sched::{NoiseSchedule, ScheduleConfig};
+
+use crate::{Args, Stage};
+
+/// Scenes that the codec's components are fitted to, and their seed.
+const CODEC_SCENES: u64 = 4_000;
+const CODEC_SEED: u64 = 100;
+
+pub fn run(args: &Args) -> Result<()> {
+    std::fs::create_dir_all(&args.work).with_context(|| format!("cannot create {}", args.work.display()))?;
+    let all = [Stage::Codec, Stage::Decoder, Stage::Diffusion, Stage::RewardJudge, Stage::HeldOutJudge, Stage::Export, Stage::Measure];
+    let stages: &[Stage] = if args.stage == Stage::All { &all } else { std::slice::from_ref(&args.stage) };
+    stages.iter().try_for_each(|&stage| one(args, stage))
+}
+
+fn one(args: &Args, stage: Stage) -> Result<()> {
+    match stage {
+        Stage::Codec => codec(args),
+        Stage::Decoder => decoder(args),
+        Stage::Diffusion => diffusion(args),
+        _ => anyhow::bail!("not built in this binary"),
+    }
+}
+
+fn codec(args: &Args) -> Result<()> {
+    let pack = Pack::embedded()?;
+    let composer = Composer::new(&pack, Mixture::default())?;
+    let images = compose(&composer, CODEC_SEED, 0..CODEC_SCENES).images;
+    let codec = PatchCodec::fit(&images, &shape::vae());
+    codec.save(&args.work.join("codec.safetensors"))?;
+    let fresh = compose(&composer, CODEC_SEED + 1, 0..500).images;
+    eprintln!("codec: best linear reconstruction {:.2} dB", codec.linear_psnr(&fresh));
+    Ok(())
+}
+
+fn decoder(args: &Args) -> Result<()> {
+    let pack = Pack::embedded()?;
+    let composer = Composer::new(&pack, Mixture::default())?;
+    let codec = PatchCodec::load(&args.work.join("codec.safetensors"))?;
+    let mut plan = DecoderPlan::default();
+    plan.samples = args.samples.unwrap_or(plan.samples);
+    let path = args.work.join("decoder.safetensors");
+    let mut training = DecoderTraining::new(plan, &composer, &codec, &shape::vae(), existing(&path))?;
+    let mut log = Log::new("decoder", args);
+    training.run(&mut |training, progress| {
+        if log.tick(progress) {
+            training.save(&path)?;
+            log.line(&format!("checkpoint; {:.2} dB", training.psnr(100)));
+        }
+        Ok(true)
+    })?;
+    training.save(&path)?;
+    log.line(&format!("done; {:.2} dB", training.psnr(500)));
+    Ok(())
+}
+
+fn diffusion(args: &Args) -> Result<()> {
+    let pack = Pack::embedded()?;
+    let composer = Composer::new(&pack, Mixture::default())?;
+    let codec = PatchCodec::load(&args.work.join("codec.safetensors"))?;
+    let tokenizer = vocab::tokenizer()?;
+    let schedule = NoiseSchedule::new(&ScheduleConfig::sd_v1_4())?;
+    let mut plan = DiffusionPlan::default();
+    plan.samples = args.samples.unwrap_or(plan.samples);
+    let path = args.work.join("diffusion.safetensors");
+    let mut training = DiffusionTraining::new(plan, &composer, &codec, &tokenizer, &schedule, existing(&path))?;
+    let mut log = Log::new("diffusion", args);
+    training.run(&mut |training, progress| {
+        if log.tick(progress) {
+            training.save(&path)?;
+            log.line("checkpoint");
+        }
+        Ok(true)
+    })?;
+    training.save(&path)?;
+    Ok(())
+}
+
+fn existing(path: &Path) -> Option<&Path> {
+    path.exists().then_some(path)
+}
+
+/// A line every few seconds: step, loss (averaged since the last line), rate and time to go.
+struct Log {
+    stage: &'static str,
+    started: Instant,
+    first_step: Option<u64>,
+    shown: Instant,
+    saved: Instant,
+    every: Duration,
+    losses: Vec<f64>,
+}
+
+impl Log {
+    fn new(stage: &'static str, args: &Args) -> Self {
+        let now = Instant::now();
+        let every = Duration::from_secs_f64(60.0 * args.checkpoint_minutes);
+        Self { stage, started: now, first_step: None, shown: now, saved: now, every, losses: Vec::new() }
+    }
+
+    /// Whether a checkpoint is due.
+    fn tick(&mut self, progress: Progress) -> bool {
+        let first = *self.first_step.get_or_insert(progress.step - 1);
+        self.losses.push(progress.loss);
+        if self.shown.elapsed() > Duration::from_secs(20) {
+            let rate = (progress.step - first) as f64 / self.started.elapsed().as_secs_f64();
+            let left = (progress.total - progress.step) as f64 / rate;
+            let loss = self.losses.iter().sum::<f64>() / self.losses.len() as f64;
+            self.line(&format!(
+                "step {}/{}, loss {loss:.4}, lr {:.2e}, grad {:.2}, {:.1} scenes/s, {:.0} min left",
+                progress.step,
+                progress.total,
+                progress.lr,
+                progress.grad_norm,
+                rate * progress.samples_per_step as f64,
+                left / 60.0
+            ));
+            self.losses.clear();
+            self.shown = Instant::now();
+        }
+        let due = self.saved.elapsed() > self.every;
+        if due {
+            self.saved = Instant::now();
+        }
+        due
+    }
+
+    fn line(&self, text: &str) {
+        eprintln!("{}: {text}", self.stage);
+    }
+}
