@@ -2,7 +2,10 @@
 
 pub mod claims;
 mod error;
+pub mod figure;
 pub mod runs;
 pub mod stats;
+mod svg;
 
 pub use error::{Error, Result};
+pub use svg::Svg;

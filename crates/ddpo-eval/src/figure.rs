@@ -1,0 +1,278 @@
+//! Reward over reward queries: as SVG for the report and the browser, as PNG of the very same drawing.
+//!
+//! Colours are those of Okabe and Ito (2008), which remain apart under the common colour-vision
+//! deficiencies. Text asks for any sans-serif font; the PNG is set in Noto Sans, which travels in the binary.
+
+use plotters::{
+    chart::{ChartBuilder, LabelAreaPosition},
+    drawing::{DrawingArea, IntoDrawingArea},
+    element::{Circle, Polygon, Rectangle},
+    prelude::SVGBackend,
+    series::LineSeries,
+    style::{Color, IntoFont, RGBColor, TextStyle, WHITE},
+};
+
+use crate::{
+    Error, Result, Svg,
+    runs::{SampleRow, rewards_by_epoch},
+    stats::Summary,
+};
+
+/// Width and height of a figure in SVG units.
+pub const SIZE: (u32, u32) = (680, 420);
+
+/// Okabe and Ito's palette without black and yellow (which is faint on white).
+const PALETTE: [RGBColor; 6] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+];
+
+const INK: RGBColor = RGBColor(34, 34, 34);
+const FAINT: RGBColor = RGBColor(110, 110, 110);
+const GRID: RGBColor = RGBColor(225, 225, 225);
+
+/// Mean reward of each epoch of one run.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Curve(pub Vec<CurvePoint>);
+
+/// One epoch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CurvePoint {
+    /// Reward queries up to and with this epoch.
+    pub queries: f64,
+    /// Mean reward of its samples.
+    pub mean: f64,
+    /// Standard error of that mean.
+    pub standard_error: f64,
+}
+
+/// One line with its band.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// Name in the legend.
+    pub label: String,
+    /// From left to right: x, lower edge of the band, y, upper edge.
+    pub points: Vec<[f64; 4]>,
+}
+
+/// Reward over reward queries, a line for each algorithm.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RewardFigure {
+    /// Such as `compressibility, pocket`.
+    pub title: String,
+    /// What the bands are, and what else a reader must know.
+    pub note: String,
+    /// Quantity and unit, such as `negative JPEG size (kB)`.
+    pub y_label: String,
+    /// The lines.
+    pub series: Vec<Series>,
+}
+
+impl Curve {
+    /// From a run's samples; rewards that are no numbers count as queries and are left out of the mean.
+    pub fn of_samples(samples: &[SampleRow]) -> Self {
+        let mut queries = 0.0;
+        let mut points = Vec::new();
+        for (_, mut rewards) in rewards_by_epoch(samples) {
+            queries += rewards.len() as f64;
+            rewards.retain(|r| r.is_finite());
+            if let Ok(s) = Summary::of(&rewards) {
+                points.push(CurvePoint {
+                    queries,
+                    mean: s.mean,
+                    standard_error: s.standard_error,
+                });
+            }
+        }
+        Self(points)
+    }
+}
+
+impl Series {
+    /// One run: the band is the mean ± one standard error.
+    pub fn of_run(label: impl Into<String>, curve: &Curve) -> Self {
+        let band = |p: &CurvePoint| {
+            [
+                p.queries,
+                p.mean - p.standard_error,
+                p.mean,
+                p.mean + p.standard_error,
+            ]
+        };
+        Self {
+            label: label.into(),
+            points: curve.0.iter().map(band).collect(),
+        }
+    }
+
+    /// Several runs of one algorithm: the line is the mean over seeds, the band goes from the lowest to the
+    /// highest seed. It ends where the shortest run ends.
+    pub fn over_seeds(label: impl Into<String>, curves: &[Curve]) -> Self {
+        let n = curves.iter().map(|c| c.0.len()).min().unwrap_or(0);
+        let at = |i: usize| {
+            let means = || curves.iter().map(move |c| c.0[i].mean);
+            [
+                curves[0].0[i].queries,
+                means().fold(f64::INFINITY, f64::min),
+                means().sum::<f64>() / curves.len() as f64,
+                means().fold(f64::NEG_INFINITY, f64::max),
+            ]
+        };
+        Self {
+            label: label.into(),
+            points: (0..n).map(at).collect(),
+        }
+    }
+}
+
+impl RewardFigure {
+    /// Draws it. Points with a value that is no number are left out; a figure without points says so.
+    ///
+    /// # Errors
+    /// [`Error::Figure`] if the drawing fails.
+    pub fn svg(&self) -> Result<Svg> {
+        let mut markup = String::new();
+        {
+            let root = SVGBackend::with_string(&mut markup, SIZE).into_drawing_area();
+            root.fill(&WHITE).map_err(Error::figure)?;
+            let lines: Vec<Series> = self.series.iter().map(finite).collect();
+            let top = self.draw_header(&root)?;
+            match extent(&lines) {
+                Some(extent) => self.draw_chart(&root, top, &lines, extent)?,
+                None => text(&root, "no data", 16, FAINT, (300, 200))?,
+            }
+            root.present().map_err(Error::figure)?;
+        }
+        Ok(Svg::own(markup))
+    }
+
+    /// Title, note and legend; gives the height that they take.
+    fn draw_header(&self, root: &Area<'_>) -> Result<i32> {
+        const LEFT: i32 = 16;
+        text(root, &self.title, 22, INK, (LEFT, 10))?;
+        text(root, &self.note, 15, FAINT, (LEFT, 36))?;
+        let (mut x, mut y) = (LEFT, 62);
+        for (series, colour) in self.series.iter().zip(PALETTE.iter().cycle()) {
+            // Plotters knows no font here: 9 units a letter is generous for 16 point text.
+            let width = 36 + 9 * series.label.chars().count() as i32;
+            if x > LEFT && x + width > SIZE.0 as i32 {
+                (x, y) = (LEFT, y + 22);
+            }
+            let swatch = Rectangle::new([(x, y + 7), (x + 22, y + 10)], colour.filled());
+            root.draw(&swatch).map_err(Error::figure)?;
+            text(root, &series.label, 17, INK, (x + 28, y))?;
+            x += width;
+        }
+        Ok(y + 28)
+    }
+
+    fn draw_chart(
+        &self,
+        root: &Area<'_>,
+        top: i32,
+        lines: &[Series],
+        [x0, x1, y0, y1]: [f64; 4],
+    ) -> Result<()> {
+        let (_, area) = root.split_vertically(top);
+        let mut chart = ChartBuilder::on(&area)
+            .margin_right(24)
+            .margin_bottom(8)
+            .set_label_area_size(LabelAreaPosition::Left, 78)
+            .set_label_area_size(LabelAreaPosition::Bottom, 52)
+            .build_cartesian_2d(x0..x1, y0..y1)
+            .map_err(Error::figure)?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .light_line_style(WHITE)
+            .bold_line_style(GRID)
+            .axis_style(FAINT)
+            .x_labels(6)
+            .y_labels(6)
+            .x_label_formatter(&|v| thousands(*v))
+            .y_label_formatter(&|v| tick(*v, y1 - y0))
+            .label_style(("sans-serif", 16).into_font().color(&INK))
+            .axis_desc_style(("sans-serif", 17).into_font().color(&INK))
+            .x_desc("reward queries")
+            .y_desc(&self.y_label)
+            .draw()
+            .map_err(Error::figure)?;
+        for (series, colour) in lines.iter().zip(PALETTE.iter().cycle()) {
+            let upper = series.points.iter().map(|p| (p[0], p[3]));
+            let lower = series.points.iter().rev().map(|p| (p[0], p[1]));
+            let band: Vec<_> = upper.chain(lower).collect();
+            let middle = series.points.iter().map(|p| (p[0], p[2]));
+            chart
+                .draw_series([Polygon::new(band, colour.mix(0.18))])
+                .map_err(Error::figure)?;
+            chart
+                .draw_series(LineSeries::new(middle.clone(), colour.stroke_width(2)))
+                .map_err(Error::figure)?;
+            if series.points.len() <= 40 {
+                chart
+                    .draw_series(middle.map(|at| Circle::new(at, 3, colour.filled())))
+                    .map_err(Error::figure)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+
+fn text(root: &Area<'_>, text: &str, size: u32, colour: RGBColor, at: (i32, i32)) -> Result<()> {
+    let style = TextStyle::from(("sans-serif", size).into_font()).color(&colour);
+    root.draw_text(text, &style, at).map_err(Error::figure)
+}
+
+fn finite(series: &Series) -> Series {
+    let mut series = series.clone();
+    series.points.retain(|p| p.iter().all(|v| v.is_finite()));
+    series
+}
+
+/// Ranges of x and y with a margin; of width 1 where all values are equal.
+fn extent(series: &[Series]) -> Option<[f64; 4]> {
+    let points = || series.iter().flat_map(|s| &s.points);
+    points().next()?;
+    let range = |low: &dyn Fn(&[f64; 4]) -> f64, high: &dyn Fn(&[f64; 4]) -> f64| {
+        let a = points().map(low).fold(f64::INFINITY, f64::min);
+        let b = points().map(high).fold(f64::NEG_INFINITY, f64::max);
+        // Far from zero a margin of one would be lost in rounding.
+        let least = 1e-6 * a.abs().max(b.abs());
+        if b - a > least {
+            (a, b)
+        } else {
+            let half = least.max(0.5);
+            (a - half, b + half)
+        }
+    };
+    let (_, x1) = range(&|p| p[0], &|p| p[0]);
+    let (y0, y1) = range(&|p| p[1], &|p| p[3]);
+    let margin = 0.05 * (y1 - y0);
+    Some([0.0, x1.max(1.0) * 1.02, y0 - margin, y1 + margin])
+}
+
+fn thousands(value: f64) -> String {
+    if value >= 10_000.0 {
+        format!("{}k", value / 1000.0)
+    } else {
+        format!("{value}")
+    }
+}
+
+/// As many decimals as ticks over `range` need, with a true minus sign.
+fn tick(value: f64, range: f64) -> String {
+    let decimals = (1.3 - range.log10()).ceil().clamp(0.0, 8.0) as usize;
+    let text = format!("{:.decimals$}", value.abs());
+    let is_zero = text.bytes().all(|b| matches!(b, b'0' | b'.'));
+    if value < 0.0 && !is_zero {
+        format!("\u{2212}{text}")
+    } else {
+        text
+    }
+}
