@@ -1,1 +1,13 @@
-//! (see README)
+#![doc = include_str!("../README.md")]
+
+pub mod config;
+pub mod error;
+mod files;
+pub mod text;
+pub mod tokenizer;
+
+pub use config::{Activation, ClipTextConfig};
+pub use error::{Error, Result};
+pub use files::TokenizerFiles;
+pub use text::ClipTextModel;
+pub use tokenizer::ClipTokenizer;

@@ -1,0 +1,178 @@
+//! The text encoder's configuration, as `text_encoder/config.json` of the diffusers layout keeps it.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::files::read;
+use crate::{Error, Result};
+
+/// The activation between the two layers of each MLP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `x · σ(1.702 x)`, of OpenAI's models.
+    #[default]
+    QuickGelu,
+    /// `x · Φ(x)`, exact, of OpenCLIP's.
+    Gelu,
+}
+
+/// Sizes of a CLIP text encoder, in transformers' names; a key left out has transformers' default.
+///
+/// Unlike our own configurations it tolerates unknown keys: transformers writes some thirty that
+/// mean nothing here, and other ones with every release.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClipTextConfig {
+    /// Rows of the token table.
+    pub vocab_size: i64,
+    /// Width of the embeddings.
+    pub hidden_size: i64,
+    /// Width inside each MLP.
+    pub intermediate_size: i64,
+    /// Transformer blocks.
+    pub num_hidden_layers: i64,
+    /// Heads; divides [`hidden_size`](Self::hidden_size).
+    pub num_attention_heads: i64,
+    /// Rows of the position table: the most tokens of a text.
+    pub max_position_embeddings: i64,
+    /// Activation of the MLPs.
+    pub hidden_act: Activation,
+    /// Added to the variance in every layer norm.
+    pub layer_norm_eps: f64,
+    /// Id that starts a text; kept for the file, not used by the encoder.
+    pub bos_token_id: i64,
+    /// Id that ends a text; kept for the file, not used by the encoder.
+    pub eos_token_id: i64,
+    /// Id after the end of a text; kept for the file, not used by the encoder.
+    pub pad_token_id: i64,
+}
+
+impl Default for ClipTextConfig {
+    /// transformers 5.23.0, `CLIPTextConfig()`.
+    fn default() -> Self {
+        Self {
+            vocab_size: 49408,
+            hidden_size: 512,
+            intermediate_size: 2048,
+            num_hidden_layers: 12,
+            num_attention_heads: 8,
+            max_position_embeddings: 77,
+            hidden_act: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+            bos_token_id: 49406,
+            eos_token_id: 49407,
+            pad_token_id: 1,
+        }
+    }
+}
+
+impl ClipTextConfig {
+    /// CLIP ViT-L/14's text tower, the encoder of Stable Diffusion v1.
+    pub fn vit_l14() -> Self {
+        Self {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_attention_heads: 12,
+            ..Self::default()
+        }
+    }
+
+    /// Two blocks of width 32 over 24 positions, for tests.
+    pub fn tiny(vocab_size: i64) -> Self {
+        Self {
+            vocab_size,
+            hidden_size: 32,
+            intermediate_size: 48,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            max_position_embeddings: 24,
+            bos_token_id: vocab_size - 2,
+            eos_token_id: vocab_size - 1,
+            pad_token_id: vocab_size - 1,
+            ..Self::default()
+        }
+    }
+
+    /// Reads and checks a `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Damaged`] or [`Error::Config`], each with the path.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        Self::from_json(&path.display().to_string(), &read(path)?)
+    }
+
+    /// Parses and checks a `config.json`; `file` is its name in errors.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where it is not such a file, [`Error::Config`] where a value is impossible.
+    pub fn from_json(file: &str, json: &[u8]) -> Result<Self> {
+        let config: Self = serde_json::from_slice(json).map_err(|e| Error::Damaged {
+            file: file.to_owned(),
+            reason: e.to_string(),
+        })?;
+        config.check(file)?;
+        Ok(config)
+    }
+
+    /// The text of a `config.json` from which transformers builds the same encoder.
+    pub fn to_json(&self) -> String {
+        #[derive(Serialize)]
+        struct Written<'a> {
+            architectures: [&'static str; 1],
+            model_type: &'static str,
+            #[serde(flatten)]
+            config: &'a ClipTextConfig,
+        }
+        let written = Written {
+            architectures: ["CLIPTextModel"],
+            model_type: "clip_text_model",
+            config: self,
+        };
+        let mut json =
+            serde_json::to_string_pretty(&written).expect("numbers and strings serialise");
+        json.push('\n');
+        json
+    }
+
+    /// Refuses sizes that no encoder can have; `file` is the name in errors.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the first key at fault.
+    pub fn check(&self, file: &str) -> Result<()> {
+        let fault = |key, reason: String| {
+            Err(Error::Config {
+                file: file.to_owned(),
+                key,
+                reason,
+            })
+        };
+        for (key, value) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ] {
+            if value < 1 {
+                return fault(key, format!("is {value}, expected at least 1"));
+            }
+        }
+        if self.hidden_size % self.num_attention_heads != 0 {
+            return fault(
+                "num_attention_heads",
+                format!(
+                    "is {}, which does not divide `hidden_size` = {}",
+                    self.num_attention_heads, self.hidden_size
+                ),
+            );
+        }
+        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps > 0.0) {
+            let reason = format!("is {}, expected a positive number", self.layer_norm_eps);
+            return fault("layer_norm_eps", reason);
+        }
+        Ok(())
+    }
+}
