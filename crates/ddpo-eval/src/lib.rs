@@ -3,6 +3,8 @@
 pub mod claims;
 mod error;
 pub mod figure;
+pub mod pictures;
+pub mod report;
 pub mod runs;
 pub mod stats;
 mod svg;
