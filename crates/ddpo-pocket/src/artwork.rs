@@ -280,3 +280,40 @@ pub fn cell_origin(cell: usize) -> (usize, usize) {
         cell / SHEET_COLUMNS * DRAWING_SIZE,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_drawing_is_there_and_visible() -> Result<()> {
+        let pack = Pack::embedded()?;
+        assert_eq!((pack.entities().len(), pack.drawings().len()), (104, 990));
+        for (index, drawing) in pack.drawings().iter().enumerate() {
+            let texture = pack.texture(index);
+            let pixels = (0..DRAWING_SIZE).flat_map(|y| (0..DRAWING_SIZE).map(move |x| (x, y)));
+            let visible = pixels
+                .filter(|&(x, y)| texture.premultiplied(x, y)[3] > 127)
+                .count();
+            let name = &pack.entities()[drawing.entity].name;
+            // The thinnest is a lizard in outline.
+            assert!(
+                visible > 500,
+                "{name} of {:?}: {visible} pixels",
+                drawing.set
+            );
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn five_sets_have_every_entity_and_each_of_these_a_style_word() -> Result<()> {
+        let pack = Pack::embedded()?;
+        for set in Set::ALL {
+            let has = |entity: usize| !pack.drawings_of(entity, set).is_empty();
+            let all = (0..pack.entities().len()).all(has);
+            assert_eq!(all, set.style_word().is_some(), "{set:?}");
+        }
+        Ok(())
+    }
+}

@@ -76,3 +76,29 @@ pub(crate) fn of(scene: &Scene, pack: &Pack, plain_share: f64, rng: &mut ChaCha8
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn articles_and_plurals_are_right() {
+        for (noun, article, many) in [
+            ("ant", "an ant", "ants"),
+            ("cat", "a cat", "cats"),
+            ("hedgehog", "a hedgehog", "hedgehogs"),
+            ("wolf", "a wolf", "wolves"),
+            ("fly", "a fly", "flies"),
+            ("monkey", "a monkey", "monkeys"),
+            ("sheep", "a sheep", "sheep"),
+            ("goose", "a goose", "geese"),
+            ("fox", "a fox", "foxes"),
+        ] {
+            assert_eq!(
+                (with_article(noun), plural(noun)),
+                (article.to_owned(), many.to_owned())
+            );
+        }
+        assert_eq!(with_article("scissors"), "scissors");
+    }
+}

@@ -18,9 +18,9 @@ pub use ground::{Color, Ground, Pattern};
 pub use mixture::{Composer, Mixture};
 
 /// Width and height of a scene in pixels.
-pub const SCENE_SIZE: usize = 64;
+pub const SCENE_SIDE: usize = 64;
 /// Bytes of a rendered scene: `[64, 64, 3]`, RGB.
-pub const SCENE_BYTES: usize = SCENE_SIZE * SCENE_SIZE * 3;
+pub const SCENE_BYTES: usize = SCENE_SIDE * SCENE_SIDE * 3;
 
 /// What a scene shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -121,3 +121,13 @@ fn keyed(seed: u64, stream: u64) -> ChaCha8Rng {
     rng.set_stream(stream);
     rng
 }
+
+/// Sine and cosine by way of f64, whose last bit differs between platforms without a trace in f32:
+/// a scene has the same bytes everywhere.
+fn sin_cos(angle: f32) -> (f32, f32) {
+    let (sin, cos) = f64::from(angle).sin_cos();
+    (sin as f32, cos as f32)
+}
+
+#[cfg(test)]
+mod tests;

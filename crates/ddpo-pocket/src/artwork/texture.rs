@@ -7,6 +7,7 @@ pub struct Texture {
     levels: Vec<Level>,
 }
 
+/// Pixels with a transparent border of one, so that bilinear sampling need not look for the edge.
 #[derive(Debug, Clone)]
 struct Level {
     size: usize,
@@ -24,13 +25,11 @@ impl Texture {
             size * size * 4,
             "bytes of a {size} pixel drawing"
         );
-        let texels = rgba
-            .chunks_exact(4)
-            .map(|px| premultiply([px[0], px[1], px[2], px[3]]));
-        let mut levels = vec![Level {
-            size,
-            texels: texels.collect(),
-        }];
+        let pixel = |x: usize, y: usize| {
+            let at = (y * size + x) * 4;
+            premultiply([rgba[at], rgba[at + 1], rgba[at + 2], rgba[at + 3]])
+        };
+        let mut levels = vec![Level::new(size, pixel)];
         while let Some(half) = levels.last().and_then(Level::halved) {
             levels.push(half);
         }
@@ -42,16 +41,24 @@ impl Texture {
         self.levels[0].size
     }
 
-    /// Premultiplied pixels of the full-size image, row by row.
-    pub fn premultiplied(&self) -> &[[u8; 4]] {
-        &self.levels[0].texels
+    /// Premultiplied RGBA of a pixel of the full-size image.
+    ///
+    /// # Panics
+    /// If `x` or `y` is not below [`Texture::size`].
+    pub fn premultiplied(&self, x: usize, y: usize) -> [u8; 4] {
+        let size = self.size();
+        assert!(
+            x < size && y < size,
+            "pixel ({x}, {y}) of a drawing of {size}"
+        );
+        self.levels[0].texel(x, y)
     }
 
     /// The level to sample where one pixel of the target covers `reduction` pixels of the
     /// full-size image in each direction: between one and two of that level's own pixels.
     pub(crate) fn level_for(&self, reduction: f32) -> Mip<'_> {
-        let wanted = reduction.max(1.0).log2().floor() as usize;
-        let level = &self.levels[wanted.min(self.levels.len() - 1)];
+        let coarser = (1..self.levels.len()).take_while(|&n| reduction >= (1 << n) as f32);
+        let level = &self.levels[coarser.count()];
         Mip {
             size: level.size,
             texels: &level.texels,
@@ -60,23 +67,32 @@ impl Texture {
 }
 
 impl Level {
+    fn new(size: usize, pixel: impl Fn(usize, usize) -> [u8; 4]) -> Self {
+        let mut texels = vec![[0; 4]; (size + 2) * (size + 2)];
+        for y in 0..size {
+            for x in 0..size {
+                texels[(y + 1) * (size + 2) + x + 1] = pixel(x, y);
+            }
+        }
+        Self { size, texels }
+    }
+
+    fn texel(&self, x: usize, y: usize) -> [u8; 4] {
+        self.texels[(y + 1) * (self.size + 2) + x + 1]
+    }
+
     fn halved(&self) -> Option<Self> {
         if !self.size.is_multiple_of(2) || self.size < 12 {
             return None;
         }
-        let size = self.size / 2;
-        let mut texels = Vec::with_capacity(size * size);
-        for y in 0..size {
-            for x in 0..size {
-                let at = |dx, dy| self.texels[(2 * y + dy) * self.size + 2 * x + dx];
-                let four = [at(0, 0), at(1, 0), at(0, 1), at(1, 1)];
-                texels.push(std::array::from_fn(|c| {
-                    let sum: u16 = four.iter().map(|texel| u16::from(texel[c])).sum();
-                    ((sum + 2) / 4) as u8
-                }));
-            }
-        }
-        Some(Self { size, texels })
+        Some(Self::new(self.size / 2, |x, y| {
+            let at = |dx, dy| self.texel(2 * x + dx, 2 * y + dy);
+            let four = [at(0, 0), at(1, 0), at(0, 1), at(1, 1)];
+            std::array::from_fn(|c| {
+                let sum: u16 = four.iter().map(|texel| u16::from(texel[c])).sum();
+                ((sum + 2) / 4) as u8
+            })
+        }))
     }
 }
 
@@ -92,30 +108,23 @@ impl Mip<'_> {
     /// Premultiplied, 0 to 255.
     #[inline]
     pub(crate) fn sample(&self, x: f32, y: f32) -> [f32; 4] {
-        let (x, y) = (x - 0.5, y - 0.5);
-        let limit = self.size as f32;
-        if x <= -1.0 || y <= -1.0 || x >= limit || y >= limit {
+        // In the bordered image, from the middle of its first pixel.
+        let (x, y) = (x + 0.5, y + 0.5);
+        let limit = (self.size + 1) as f32;
+        if !(x >= 0.0 && y >= 0.0 && x < limit && y < limit) {
             return [0.0; 4];
         }
-        // Both are above -1, so that truncation after adding one rounds down.
-        let (left, top) = ((x + 1.0) as i32 - 1, (y + 1.0) as i32 - 1);
+        let (left, top) = (x as usize, y as usize);
         let (fx, fy) = (x - left as f32, y - top as f32);
-        let [a, b] = [self.texel(left, top), self.texel(left + 1, top)];
-        let [c, d] = [self.texel(left, top + 1), self.texel(left + 1, top + 1)];
+        let stride = self.size + 2;
+        let upper = top * stride + left;
+        let [a, b] = [upper, upper + 1].map(|at| self.texels[at].map(f32::from));
+        let [c, d] = [upper + stride, upper + stride + 1].map(|at| self.texels[at].map(f32::from));
         std::array::from_fn(|i| {
             let upper = a[i] + (b[i] - a[i]) * fx;
             let lower = c[i] + (d[i] - c[i]) * fx;
             upper + (lower - upper) * fy
         })
-    }
-
-    #[inline]
-    fn texel(&self, x: i32, y: i32) -> [f32; 4] {
-        let size = self.size as i32;
-        if x < 0 || y < 0 || x >= size || y >= size {
-            return [0.0; 4];
-        }
-        self.texels[(y * size + x) as usize].map(f32::from)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A drawing placed in a scene.
 
-use super::{SCENE_BYTES, SCENE_SIZE};
+use super::{SCENE_BYTES, SCENE_SIDE, sin_cos};
 use crate::artwork::{Set, Texture};
 
 /// How much of the scene a single figure takes.
@@ -63,7 +63,8 @@ impl Figure {
     pub(super) fn paint(&self, texture: &Texture, pixels: &mut [u8; SCENE_BYTES]) {
         let mip = texture.level_for(texture.size() as f32 / self.side);
         let map = self.scene_to_texture(mip.size as f32);
-        let reach = 0.5 * self.side * (self.angle.cos() + self.angle.sin().abs()) + 1.0;
+        let (sin, cos) = sin_cos(self.angle);
+        let reach = 0.5 * self.side * (cos.abs() + sin.abs()) + 1.0;
         let [columns, rows] = self.center.map(|at| covered(at, reach));
         for y in rows {
             for x in columns.clone() {
@@ -79,7 +80,7 @@ impl Figure {
                     }
                 }
                 if sum[3] > 0.0 {
-                    let at = (y * SCENE_SIZE + x) * 3;
+                    let at = (y * SCENE_SIDE + x) * 3;
                     let below = 1.0 - sum[3] / (4.0 * 255.0);
                     for (byte, over) in pixels[at..at + 3].iter_mut().zip(sum) {
                         *byte = (f32::from(*byte) * below + over / 4.0 + 0.5) as u8;
@@ -91,7 +92,7 @@ impl Figure {
 
     /// Affine map, two rows of three, from scene pixels to pixels of a texture level of `size`.
     fn scene_to_texture(&self, size: f32) -> [[f32; 3]; 2] {
-        let (sin, cos) = self.angle.sin_cos();
+        let (sin, cos) = sin_cos(self.angle);
         let zoom = size / self.side;
         let mirror = if self.flip { -1.0 } else { 1.0 };
         let row = |a: f32, b: f32| [a, b, size / 2.0 - a * self.center[0] - b * self.center[1]];
@@ -104,6 +105,6 @@ impl Figure {
 
 /// Pixels of a row or column within `reach` of `at`.
 fn covered(at: f32, reach: f32) -> std::ops::Range<usize> {
-    let clamp = |edge: f32| edge.clamp(0.0, SCENE_SIZE as f32) as usize;
+    let clamp = |edge: f32| edge.clamp(0.0, SCENE_SIDE as f32) as usize;
     clamp((at - reach).floor())..clamp((at + reach).ceil())
 }

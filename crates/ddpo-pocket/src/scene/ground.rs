@@ -3,7 +3,7 @@
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{SCENE_BYTES, SCENE_SIZE};
+use super::{SCENE_BYTES, SCENE_SIDE, sin_cos};
 
 /// A named colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -189,8 +189,8 @@ impl Ground {
         match self.pattern {
             Pattern::Plain => fill(pixels, |_, _| 0.0, self.color),
             Pattern::Gradient => {
-                let (sin, cos) = self.angle.sin_cos();
-                let length = SCENE_SIZE as f32 * (sin.abs() + cos.abs());
+                let (sin, cos) = sin_cos(self.angle);
+                let length = SCENE_SIDE as f32 * (sin.abs() + cos.abs());
                 fill(
                     pixels,
                     |x, y| 0.5 + (x * cos + y * sin) / length,
@@ -198,7 +198,7 @@ impl Ground {
                 );
             }
             Pattern::Striped => {
-                let (sin, cos) = self.angle.sin_cos();
+                let (sin, cos) = sin_cos(self.angle);
                 fill(
                     pixels,
                     |x, y| self.band(x * cos + y * sin + self.phase[0]),
@@ -217,7 +217,8 @@ impl Ground {
                 let radius = 0.3 * self.period;
                 let offset = |at: f32| at.rem_euclid(self.period) - 0.5 * self.period;
                 let dot = |x: f32, y: f32| {
-                    let from_middle = offset(x + self.phase[0]).hypot(offset(y + self.phase[1]));
+                    let (dx, dy) = (offset(x + self.phase[0]), offset(y + self.phase[1]));
+                    let from_middle = (dx * dx + dy * dy).sqrt();
                     (radius - from_middle + 0.5).clamp(0.0, 1.0)
                 };
                 fill(pixels, dot, self.color);
@@ -243,8 +244,8 @@ impl Ground {
         let strength = 24 + (self.noise / 2 % 33) as i16;
         let base = self.color.rgb().map(i16::from);
         for (i, pixel) in pixels.chunks_exact_mut(3).enumerate() {
-            let (x, y) = (i % SCENE_SIZE / side, i / SCENE_SIZE / side);
-            let grain = (y * SCENE_SIZE + x) * 3;
+            let (x, y) = (i % SCENE_SIDE / side, i / SCENE_SIDE / side);
+            let grain = (y * SCENE_SIDE + x) * 3;
             for c in 0..3 {
                 let level = i16::from(grains[if coloured { grain + c } else { grain }]) - 128;
                 pixel[c] = (base[c] + level * strength / 128).clamp(0, 255) as u8;
@@ -256,11 +257,11 @@ impl Ground {
 /// Mixes the colour (0) and its shade (1) by `share`, a function of the position from the middle.
 fn fill(pixels: &mut [u8; SCENE_BYTES], share: impl Fn(f32, f32) -> f32, color: Color) {
     let (base, shade) = (color.rgb().map(f32::from), color.shade().map(f32::from));
-    let middle = SCENE_SIZE as f32 / 2.0 - 0.5;
+    let middle = SCENE_SIDE as f32 / 2.0 - 0.5;
     for (i, pixel) in pixels.chunks_exact_mut(3).enumerate() {
         let (x, y) = (
-            (i % SCENE_SIZE) as f32 - middle,
-            (i / SCENE_SIZE) as f32 - middle,
+            (i % SCENE_SIDE) as f32 - middle,
+            (i / SCENE_SIDE) as f32 - middle,
         );
         let share = share(x, y);
         for c in 0..3 {

@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Color, Figure, Ground, Pattern, SCENE_SIZE, Scene, SceneKind, Size};
+use super::{Color, Figure, Ground, Pattern, SCENE_SIDE, Scene, SceneKind, Size};
 use crate::artwork::{EntityKind, Pack, Set};
 use crate::error::{Error, Result};
 
@@ -153,11 +153,11 @@ impl<'a> Composer<'a> {
     fn figure(&self, entity: usize, rng: &mut ChaCha8Rng) -> Figure {
         let drawing = self.drawing(entity, rng);
         let size = Size::ALL[rng.random_range(0..Size::ALL.len())];
-        let side = size.share() * SCENE_SIZE as f32;
+        let side = size.share() * SCENE_SIDE as f32;
         // Nearer the middle than the borders allow: the model learns shapes, not places.
-        let room = 0.35 * (SCENE_SIZE as f32 - side);
+        let room = 0.35 * (SCENE_SIDE as f32 - side);
         let mut offset = || rng.random_range(-room..=room);
-        let center = [0, 1].map(|_| SCENE_SIZE as f32 / 2.0 + offset());
+        let center = [0, 1].map(|_| SCENE_SIDE as f32 / 2.0 + offset());
         Figure {
             entity,
             set: self.pack.drawings()[drawing].set,
