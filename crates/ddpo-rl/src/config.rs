@@ -1,0 +1,143 @@
+//! The numbers of DDPO, each with its source, and what must hold between them.
+
+use ddpo_sched::{LogProb, Sampler};
+use ddpo_train::{Error, Result};
+
+use crate::{Baseline, Estimator};
+
+/// The numbers of DDPO. Totals are over all ranks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DdpoConfig {
+    /// DDPO-SF or DDPO-IS.
+    pub estimator: Estimator,
+    /// Samples an epoch: 256 (paper, table D.5).
+    pub samples_per_epoch: usize,
+    /// Steps of the optimiser an epoch: 4 for IS, 1 for SF (paper, table D.5; ddpo-pytorch takes 2 on the
+    /// aesthetic and alignment rewards).
+    pub updates_per_epoch: usize,
+    /// Samples in one denoising batch of one rank. Changes memory and speed only.
+    pub sample_batch: usize,
+    /// Pairs of sample and time step in one training pass of one rank. Changes memory and speed only.
+    pub micro_batch: usize,
+    /// What rewards are compared with: JAX 32 / 16.
+    pub baseline: Baseline,
+    /// Advantages are clipped to ± this: 10 in JAX (`ADV_CLIP_MAX`), 5 in ddpo-pytorch (`adv_clip_max`);
+    /// not in the paper's table.
+    pub advantage_clip: f64,
+    /// Global norm that gradients are clipped to: 1.0 (paper, table D.5).
+    pub max_grad_norm: f64,
+    /// Mean over dimensions in both codebases; the paper's formula is a sum.
+    pub log_prob: LogProb,
+    /// Largest |ratio − 1| before the first update of a run: a tenth of the clip range. `None` only reports
+    /// it, for training that is not meant to replay what was sampled (such as without guidance).
+    pub ratio_bound: Option<f64>,
+    /// After how many updates in a row that had to be left out the run ends.
+    pub max_skipped: u32,
+}
+
+impl DdpoConfig {
+    /// DDPO-IS as in the paper's table D.5, with the JAX code's numbers where the table has none.
+    pub fn importance_sampling() -> Self {
+        Self {
+            estimator: Estimator::ImportanceSampling { clip_range: 1e-4 },
+            samples_per_epoch: 256,
+            updates_per_epoch: 4,
+            sample_batch: 8,
+            micro_batch: 8,
+            baseline: Baseline::PerPrompt {
+                buffer_size: 32,
+                min_count: 16,
+            },
+            advantage_clip: 10.0,
+            max_grad_norm: 1.0,
+            log_prob: LogProb::Mean,
+            ratio_bound: Some(1e-5),
+            max_skipped: 3,
+        }
+    }
+
+    /// DDPO-SF as in the paper's table D.5: one update with all samples.
+    pub fn score_function() -> Self {
+        Self {
+            estimator: Estimator::ScoreFunction,
+            updates_per_epoch: 1,
+            ..Self::importance_sampling()
+        }
+    }
+
+    /// Samples in one update, over all ranks.
+    pub fn minibatch(&self) -> usize {
+        self.samples_per_epoch / self.updates_per_epoch.max(1)
+    }
+
+    /// Samples in one update of one rank.
+    pub fn minibatch_per_rank(&self, world: usize) -> usize {
+        self.minibatch() / world.max(1)
+    }
+
+    /// Refuses numbers that do not fit together, with the arithmetic.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the key; [`Error::Sched`] if a step of the sampler has no log-probability.
+    pub fn check(&self, sampler: &dyn Sampler, world: usize) -> Result<()> {
+        self.check_numbers()?;
+        let (samples, updates) = (self.samples_per_epoch, self.updates_per_epoch);
+        if !samples.is_multiple_of(updates) {
+            let expected = format!(
+                "must divide samples_per_epoch = {samples}, but {samples} = {} * {updates} + {}",
+                samples / updates,
+                samples % updates
+            );
+            return Err(Error::config("updates_per_epoch", updates, expected));
+        }
+        let minibatch = self.minibatch();
+        if world == 0 || !minibatch.is_multiple_of(world) {
+            let expected = format!(
+                "{samples} samples / {updates} updates = {minibatch} samples an update, which {world} ranks \
+                 cannot share equally"
+            );
+            return Err(Error::config("samples_per_epoch", samples, expected));
+        }
+        if self.estimator == Estimator::ScoreFunction && updates != 1 {
+            let expected = "must be 1: the score function is the gradient only for samples of the policy itself";
+            return Err(Error::config("updates_per_epoch", updates, expected));
+        }
+        Ok(sampler.require_stochastic()?)
+    }
+
+    fn check_numbers(&self) -> Result<()> {
+        for (key, count) in [
+            ("samples_per_epoch", self.samples_per_epoch),
+            ("updates_per_epoch", self.updates_per_epoch),
+            ("sample_batch", self.sample_batch),
+            ("micro_batch", self.micro_batch),
+        ] {
+            if count == 0 {
+                return Err(Error::config(key, count, "must be at least 1"));
+            }
+        }
+        let mut numbers = vec![
+            ("advantage_clip", self.advantage_clip),
+            ("max_grad_norm", self.max_grad_norm),
+        ];
+        if let Estimator::ImportanceSampling { clip_range } = self.estimator {
+            numbers.push(("clip_range", clip_range));
+        }
+        numbers.extend(self.ratio_bound.map(|bound| ("ratio_bound", bound)));
+        for (key, value) in numbers {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(Error::config(key, value, "must be positive"));
+            }
+        }
+        match self.baseline {
+            Baseline::PerPrompt {
+                buffer_size,
+                min_count,
+            } if min_count == 0 || buffer_size < min_count => {
+                let expected = format!("must be between 1 and buffer_size = {buffer_size}");
+                Err(Error::config("min_count", min_count, expected))
+            }
+            _ => Ok(()),
+        }
+    }
+}

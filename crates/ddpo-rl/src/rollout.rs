@@ -1,0 +1,219 @@
+//! What sampling leaves behind for training: every latent of every step, on the host, in f32.
+
+use ddpo_sched::{
+    DenoiseInput, Denoiser, Gaussian, LatentBatch, LogProb, NoiseSource, Sampler, StepRecord,
+    sample,
+};
+use ddpo_train::{Error, Persist, Result, StateReader, StateWriter};
+use tch::{Device, Kind, Tensor};
+
+/// Denoising trajectories of some samples.
+#[derive(Debug)]
+pub struct Rollout {
+    /// Keys of the samples, one a row.
+    pub sample_ids: Vec<u64>,
+    /// f32 `[steps + 1, samples, channels, height, width]`, noisiest first, on the host. Row `s + 1` is the
+    /// very value whose log-probability is `log_probs[s]`.
+    pub latents: Tensor,
+    /// f32 `[steps, samples]`, on the host.
+    pub log_probs: Tensor,
+    /// Conditioning, `[samples, tokens, dim]`, on the device of the policy.
+    pub cond: Tensor,
+}
+
+/// One pair of sample and step to train on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Item {
+    pub(crate) row: usize,
+    pub(crate) step: usize,
+}
+
+impl Rollout {
+    /// Checks that the parts fit together.
+    ///
+    /// # Errors
+    /// [`Error::Sched`] with the name of a tensor that does not fit the others.
+    pub fn new(
+        sample_ids: Vec<u64>,
+        latents: Tensor,
+        log_probs: Tensor,
+        cond: Tensor,
+    ) -> Result<Self> {
+        let (n, size) = (sample_ids.len() as i64, latents.size());
+        let n_steps = size.first().map_or(0, |rows| rows - 1);
+        let mut expected = size.clone();
+        expected.splice(..size.len().min(2), [n_steps + 1, n]);
+        require("latents", &latents, &expected)?;
+        require("log_probs", &log_probs, &[n_steps, n])?;
+        let mut expected = cond.size();
+        expected.splice(..expected.len().min(1), [n]);
+        require("cond", &cond, &expected)?;
+        let on_host = |t: &Tensor| t.detach().to_device(Device::Cpu).to_kind(Kind::Float);
+        Ok(Self {
+            sample_ids,
+            latents: on_host(&latents).contiguous(),
+            log_probs: on_host(&log_probs).contiguous(),
+            cond,
+        })
+    }
+
+    /// How many denoising steps.
+    pub fn n_steps(&self) -> usize {
+        self.log_probs.size()[0] as usize
+    }
+
+    /// How many samples.
+    pub fn n_samples(&self) -> usize {
+        self.sample_ids.len()
+    }
+
+    /// Draws one batch, keeping every step. Returns the rollout and x₀, f32 on the device.
+    ///
+    /// `progress` is told of every step and may end the loop.
+    pub(crate) fn draw(
+        net: &dyn Denoiser,
+        sampler: &dyn Sampler,
+        batch: &LatentBatch<'_>,
+        noise: &dyn NoiseSource,
+        progress: &mut dyn FnMut() -> ddpo_sched::Result<()>,
+    ) -> Result<(Self, Tensor)> {
+        let (n, n_steps) = (batch.sample_ids.len() as i64, sampler.steps().len() as i64);
+        let on_host = (Kind::Float, Device::Cpu);
+        let mut shape = vec![n_steps + 1, n];
+        shape.extend_from_slice(batch.shape);
+        let latents = Tensor::zeros(&shape, on_host);
+        let log_probs = Tensor::zeros([n_steps, n], on_host);
+        let mut keep = |record: StepRecord<'_>| {
+            let step = record.step as i64;
+            if step == 0 {
+                latents.get(0).copy_(record.x_t);
+            }
+            latents.get(step + 1).copy_(record.x_prev);
+            if let Some(log_prob) = record.log_prob {
+                log_probs.get(step).copy_(log_prob);
+            }
+            progress()
+        };
+        let x_0 = sample(net, sampler, batch, noise, &mut keep)?;
+        let cond = batch.cond.shallow_clone();
+        let rollout = Self::new(batch.sample_ids.to_vec(), latents, log_probs, cond)?;
+        rollout.require_finite()?;
+        Ok((rollout, x_0))
+    }
+
+    /// One rollout after another.
+    pub(crate) fn concat(parts: &[Self]) -> Result<Self> {
+        let cat = |dim, tensor: fn(&Self) -> &Tensor| {
+            Tensor::cat(&parts.iter().map(tensor).collect::<Vec<_>>(), dim)
+        };
+        Self::new(
+            parts.iter().flat_map(|p| p.sample_ids.clone()).collect(),
+            cat(1, |p| &p.latents),
+            cat(1, |p| &p.log_probs),
+            cat(0, |p| &p.cond),
+        )
+    }
+
+    /// What the policy is asked, and the latents it went to, for some pairs, on the device of `cond`.
+    pub(crate) fn gather(&self, items: &[Item], sampler: &dyn Sampler) -> Result<Gathered> {
+        let (n, device) = (self.n_samples(), self.cond.device());
+        let index = |of: &dyn Fn(&Item) -> usize| {
+            let rows: Vec<i64> = items.iter().map(|item| of(item) as i64).collect();
+            Tensor::from_slice(&rows)
+        };
+        let flat = self.latents.flatten(0, 1);
+        let at: Vec<usize> = items.iter().map(|item| item.step).collect();
+        let before = index(&|item| item.step * n + item.row);
+        let after = index(&|item| (item.step + 1) * n + item.row);
+        let rows = index(&|item| item.row).to_device(device);
+        Ok(Gathered {
+            x_t: flat.index_select(0, &before).to_device(device),
+            x_prev: flat.index_select(0, &after).to_device(device),
+            t: sampler.timesteps(&at)?.to_device(device),
+            cond: self.cond.index_select(0, &rows),
+            log_probs: self.log_probs.flatten(0, 1).index_select(0, &before),
+            at,
+        })
+    }
+
+    fn require_finite(&self) -> Result<()> {
+        let finite = |t: &Tensor| t.isfinite().all().int64_value(&[]) == 1;
+        for (what, tensor) in [
+            ("latent", &self.latents),
+            ("log-probability", &self.log_probs),
+        ] {
+            if finite(tensor) {
+                continue;
+            }
+            let step = (0..tensor.size()[0]).find(|&s| !finite(&tensor.get(s)));
+            let detail = format!("step {}, samples {:?}", step.unwrap_or(0), self.sample_ids);
+            return Err(Error::NonFinite { what, detail });
+        }
+        Ok(())
+    }
+}
+
+/// A training batch of pairs of sample and step.
+pub(crate) struct Gathered {
+    pub(crate) x_t: Tensor,
+    pub(crate) x_prev: Tensor,
+    pub(crate) t: Tensor,
+    pub(crate) cond: Tensor,
+    /// On the host.
+    pub(crate) log_probs: Tensor,
+    pub(crate) at: Vec<usize>,
+}
+
+impl Gathered {
+    pub(crate) fn input(&self) -> DenoiseInput<'_> {
+        DenoiseInput {
+            x_t: &self.x_t,
+            t: &self.t,
+            cond: &self.cond,
+        }
+    }
+
+    /// Log-probability of what was sampled, under the policy that predicted `eps`.
+    pub(crate) fn log_prob(
+        &self,
+        sampler: &dyn Sampler,
+        eps: &Tensor,
+        reduce: LogProb,
+    ) -> ddpo_sched::Result<Tensor> {
+        let step: Gaussian = sampler.transition(&self.at, &self.x_t, eps)?;
+        step.log_prob(&self.x_prev, reduce)
+    }
+}
+
+impl Persist for Rollout {
+    fn save(&self, out: &mut StateWriter) -> Result<()> {
+        out.value("sample_ids", &self.sample_ids)?;
+        out.tensor("latents", &self.latents);
+        out.tensor("log_probs", &self.log_probs);
+        out.tensor("cond", &self.cond);
+        Ok(())
+    }
+
+    fn load(&mut self, from: &StateReader) -> Result<()> {
+        let cond = from.tensor("cond")?.to_device(self.cond.device());
+        *self = Self::new(
+            from.value("sample_ids")?,
+            from.tensor("latents")?,
+            from.tensor("log_probs")?,
+            cond,
+        )?;
+        Ok(())
+    }
+}
+
+fn require(name: &'static str, tensor: &Tensor, expected: &[i64]) -> Result<()> {
+    let actual = tensor.size();
+    if actual == expected {
+        return Ok(());
+    }
+    Err(Error::Sched(ddpo_sched::Error::Shape {
+        name,
+        expected: expected.to_vec(),
+        actual,
+    }))
+}
