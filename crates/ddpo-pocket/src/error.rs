@@ -33,6 +33,26 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A checkpoint lacks a tensor, or has it in another shape.
+    #[error("{}: tensor `{tensor}` is missing or of another shape; delete the file to start afresh", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// Weights or libtorch.
+    #[error(transparent)]
+    Torch(#[from] ddpo_torch::Error),
+    /// The model's networks.
+    #[error(transparent)]
+    Model(#[from] ddpo_model::Error),
+    /// Text encoder or tokenizer.
+    #[error(transparent)]
+    Clip(#[from] ddpo_clip::Error),
+    /// Noise and schedules.
+    #[error(transparent)]
+    Sched(#[from] ddpo_sched::Error),
 }
 
 impl Error {

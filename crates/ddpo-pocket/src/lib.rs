@@ -1,6 +1,7 @@
 //! (see README)
 pub mod artwork;
 pub mod caption;
+mod embedded;
 mod error;
 pub mod judge;
 pub mod pretrain;
@@ -9,4 +10,5 @@ pub mod scene;
 pub mod shape;
 pub mod vocab;
 
+pub use embedded::tokenizer;
 pub use error::{Error, Result};

@@ -11,7 +11,7 @@ use ddpo_pocket::pretrain::codec::PatchCodec;
 use ddpo_pocket::pretrain::decoder::{DecoderPlan, DecoderTraining};
 use ddpo_pocket::pretrain::diffusion::{DiffusionPlan, DiffusionTraining};
 use ddpo_pocket::scene::{Composer, Mixture};
-use ddpo_pocket::{shape, vocab};
+use ddpo_pocket::shape;
 use ddpo_sched::{NoiseSchedule, ScheduleConfig};
 
 use crate::{Args, Stage};
@@ -72,7 +72,7 @@ fn diffusion(args: &Args) -> Result<()> {
     let pack = Pack::embedded()?;
     let composer = Composer::new(&pack, Mixture::default())?;
     let codec = PatchCodec::load(&args.work.join("codec.safetensors"))?;
-    let tokenizer = vocab::tokenizer()?;
+    let tokenizer = ddpo_pocket::tokenizer()?;
     let schedule = NoiseSchedule::new(&ScheduleConfig::sd_v1_4())?;
     let mut plan = DiffusionPlan::default();
     plan.samples = args.samples.unwrap_or(plan.samples);

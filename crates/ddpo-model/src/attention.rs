@@ -1,0 +1,191 @@
+//! Attention over positions and over the prompt (diffusers `Transformer2DModel`), and the VAE's single-head block.
+
+use ddpo_torch::Scope;
+use ddpo_torch::nn::{Conv2d, GroupNorm, LayerNorm, Linear};
+use tch::Tensor;
+
+/// Epsilon of the group norm before a transformer (diffusers `Transformer2DModel`, `norm`).
+const NORM_EPS: f64 = 1e-6;
+
+/// Multi-head attention with diffusers' names.
+pub struct Attention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    heads: i64,
+}
+
+impl Attention {
+    /// Queries of width `dim`, keys and values from `context_dim`.
+    fn new(scope: &Scope<'_>, dim: i64, context_dim: i64, heads: i64) -> Self {
+        Self {
+            to_q: Linear::without_bias(&(scope / "to_q"), dim, dim),
+            to_k: Linear::without_bias(&(scope / "to_k"), context_dim, dim),
+            to_v: Linear::without_bias(&(scope / "to_v"), context_dim, dim),
+            to_out: Linear::new(&(scope / "to_out.0"), dim, dim),
+            heads,
+        }
+    }
+
+    /// The VAE's: one head, biases everywhere.
+    fn single_head(scope: &Scope<'_>, dim: i64) -> Self {
+        Self {
+            to_q: Linear::new(&(scope / "to_q"), dim, dim),
+            to_k: Linear::new(&(scope / "to_k"), dim, dim),
+            to_v: Linear::new(&(scope / "to_v"), dim, dim),
+            to_out: Linear::new(&(scope / "to_out.0"), dim, dim),
+            heads: 1,
+        }
+    }
+
+    /// # Shapes
+    /// - `x`: `[batch, positions, dim]`
+    /// - `context`: `[batch, tokens, context_dim]`
+    /// - returns: `[batch, positions, dim]`
+    fn forward(&self, x: &Tensor, context: &Tensor) -> Tensor {
+        let (batch, positions, dim) = x.size3().expect("attention input has three dimensions");
+        let split = |t: Tensor| {
+            t.view([batch, -1, self.heads, dim / self.heads])
+                .transpose(1, 2)
+        };
+        let q = split(self.to_q.forward(x)); // (batch, heads, positions, dim / heads)
+        let k = split(self.to_k.forward(context));
+        let v = split(self.to_v.forward(context));
+        let mixed = Tensor::scaled_dot_product_attention(
+            &q,
+            &k,
+            &v,
+            None::<&Tensor>,
+            0.0,
+            false,
+            None,
+            false,
+        );
+        self.to_out
+            .forward(&mixed.transpose(1, 2).reshape([batch, positions, dim]))
+    }
+}
+
+/// Self-attention, cross-attention and a gated feed-forward, each normalised before and added after.
+struct TransformerBlock {
+    norm1: LayerNorm,
+    attn1: Attention,
+    norm2: LayerNorm,
+    attn2: Attention,
+    norm3: LayerNorm,
+    ff_in: Linear,
+    ff_out: Linear,
+}
+
+impl TransformerBlock {
+    fn new(scope: &Scope<'_>, dim: i64, context_dim: i64, heads: i64) -> Self {
+        let norm = |name: &str| LayerNorm::new(&(scope / name), dim, 1e-5);
+        Self {
+            norm1: norm("norm1"),
+            attn1: Attention::new(&(scope / "attn1"), dim, dim, heads),
+            norm2: norm("norm2"),
+            attn2: Attention::new(&(scope / "attn2"), dim, context_dim, heads),
+            norm3: norm("norm3"),
+            ff_in: Linear::new(&(scope / "ff.net.0.proj"), dim, 8 * dim),
+            ff_out: Linear::new(&(scope / "ff.net.2"), 4 * dim, dim),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, context: &Tensor) -> Tensor {
+        let normed = self.norm1.forward(x);
+        let x = self.attn1.forward(&normed, &normed) + x;
+        let x = self.attn2.forward(&self.norm2.forward(&x), context) + x;
+        let gated = self.ff_in.forward(&self.norm3.forward(&x)).chunk(2, -1);
+        self.ff_out.forward(&(&gated[0] * gated[1].gelu("none"))) + x
+    }
+}
+
+/// Attention among the positions of a feature map, and from them to the prompt.
+pub struct SpatialTransformer {
+    norm: GroupNorm,
+    proj_in: Conv2d,
+    blocks: Vec<TransformerBlock>,
+    proj_out: Conv2d,
+}
+
+impl SpatialTransformer {
+    /// `depth` transformer blocks; `heads` is what SD v1's config calls `attention_head_dim`.
+    pub fn new(
+        scope: &Scope<'_>,
+        channels: i64,
+        context_dim: i64,
+        heads: i64,
+        groups: i64,
+        depth: i64,
+    ) -> Self {
+        let block = |i| {
+            TransformerBlock::new(
+                &(scope / format!("transformer_blocks.{i}")),
+                channels,
+                context_dim,
+                heads,
+            )
+        };
+        Self {
+            norm: GroupNorm::new(&(scope / "norm"), groups, channels, NORM_EPS),
+            proj_in: Conv2d::new(&(scope / "proj_in"), channels, channels, 1, 1, 0),
+            blocks: (0..depth).map(block).collect(),
+            proj_out: Conv2d::new(&(scope / "proj_out"), channels, channels, 1, 1, 0),
+        }
+    }
+
+    /// # Shapes
+    /// - `x`: `[batch, channels, height, width]`
+    /// - `context`: `[batch, tokens, context_dim]`
+    /// - returns: as `x`
+    pub fn forward(&self, x: &Tensor, context: &Tensor) -> Tensor {
+        let (batch, channels, height, width) = x.size4().expect("feature map has four dimensions");
+        let h = self.proj_in.forward(&self.norm.forward(x));
+        // A contiguous copy: layer norms and linears run over the last dimension.
+        let mut h = h
+            .view([batch, channels, height * width])
+            .transpose(1, 2)
+            .contiguous();
+        for block in &self.blocks {
+            h = block.forward(&h, context);
+        }
+        let h = h.transpose(1, 2).reshape([batch, channels, height, width]);
+        self.proj_out.forward(&h) + x
+    }
+}
+
+/// The VAE's attention block.
+pub struct VaeAttention {
+    norm: GroupNorm,
+    attention: Attention,
+}
+
+impl VaeAttention {
+    /// One head over all channels.
+    pub fn new(scope: &Scope<'_>, channels: i64, groups: i64) -> Self {
+        Self {
+            norm: GroupNorm::new(&(scope / "group_norm"), groups, channels, NORM_EPS),
+            attention: Attention::single_head(scope, channels),
+        }
+    }
+
+    /// # Shapes
+    /// - `x`: `[batch, channels, height, width]`
+    /// - returns: as `x`
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let (batch, channels, height, width) = x.size4().expect("feature map has four dimensions");
+        let h = self
+            .norm
+            .forward(x)
+            .view([batch, channels, height * width])
+            .transpose(1, 2)
+            .contiguous();
+        let h = self
+            .attention
+            .forward(&h, &h)
+            .transpose(1, 2)
+            .reshape([batch, channels, height, width]);
+        h + x
+    }
+}

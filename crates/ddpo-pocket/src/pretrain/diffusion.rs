@@ -1,0 +1,163 @@
+//! Training UNet and text encoder together on the latents of composed scenes.
+
+use std::path::Path;
+
+use ddpo_clip::{ClipTextModel, ClipTokenizer};
+use ddpo_model::Unet;
+use ddpo_sched::{Draw, KeyedNoise, NoiseSchedule, NoiseSource, Seeds, Stream};
+use ddpo_torch::Store;
+use tch::{Device, Kind, Tensor};
+
+use super::batch::compose;
+use super::codec::PatchCodec;
+use super::trainee::{StepArgs, Trainee, learning_rate};
+use super::{Progress, prefixed};
+use crate::Result;
+use crate::scene::Composer;
+
+/// What the training of the diffusion model is made of.
+#[derive(Clone, Debug)]
+pub struct DiffusionPlan {
+    /// Scenes seen in all.
+    pub samples: u64,
+    /// Scenes an optimiser step.
+    pub batch: u64,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Share of the steps over which the rate falls to nothing.
+    pub decay: f64,
+    /// Seed of weights, scenes, timesteps and noise.
+    pub seed: u64,
+    /// Share of captions replaced by the empty one, for guidance.
+    pub empty: f64,
+    /// Signal-to-noise ratio above which a timestep weighs less (min-SNR, Hang et al. 2023).
+    pub min_snr: f64,
+}
+
+impl Default for DiffusionPlan {
+    fn default() -> Self {
+        Self { samples: 600_000, batch: 64, lr: 1e-3, decay: 0.5, seed: 0, empty: 0.1, min_snr: 5.0 }
+    }
+}
+
+/// UNet and text encoder in training.
+pub struct DiffusionTraining<'a> {
+    plan: DiffusionPlan,
+    composer: &'a Composer<'a>,
+    codec: &'a PatchCodec,
+    tokenizer: &'a ClipTokenizer,
+    unet: Unet,
+    text: ClipTextModel,
+    weights: Weights,
+    trainee: Trainee,
+}
+
+/// Coefficients of a noising step and of the loss, a value a timestep.
+struct Weights {
+    sqrt_abar: Tensor,
+    sqrt_one_minus_abar: Tensor,
+    loss: Tensor,
+}
+
+impl Weights {
+    fn new(schedule: &NoiseSchedule, min_snr: f64) -> Self {
+        let of = |f: &dyn Fn(f64) -> f64| {
+            Tensor::from_slice(&schedule.abar().iter().map(|&a| f(a) as f32).collect::<Vec<_>>())
+        };
+        Self {
+            sqrt_abar: of(&f64::sqrt),
+            sqrt_one_minus_abar: of(&|a| (1.0 - a).sqrt()),
+            // For predicted noise, min(snr, γ) / snr.
+            loss: of(&|a| (min_snr * (1.0 - a) / a).min(1.0)),
+        }
+    }
+}
+
+impl<'a> DiffusionTraining<'a> {
+    /// Random weights, or those of an earlier [`DiffusionTraining::save`] at `resume`.
+    ///
+    /// # Errors
+    /// A checkpoint that does not fit.
+    pub fn new(
+        plan: DiffusionPlan,
+        composer: &'a Composer<'a>,
+        codec: &'a PatchCodec,
+        tokenizer: &'a ClipTokenizer,
+        schedule: &NoiseSchedule,
+        resume: Option<&Path>,
+    ) -> Result<Self> {
+        let store = Store::random(plan.seed, Device::Cpu, Kind::Float);
+        let unet = Unet::new(&(&store.root() / "unet"), &crate::shape::unet())?;
+        let text = ClipTextModel::new(&(&store.root() / "text_encoder"), &crate::shape::text())?;
+        let mut trainee = Trainee::new(&store.finish()?);
+        if let Some(path) = resume {
+            trainee.load(path)?;
+        }
+        let weights = Weights::new(schedule, plan.min_snr);
+        Ok(Self { plan, composer, codec, tokenizer, unet, text, weights, trainee })
+    }
+
+    /// Trains to the end of the plan; `observe` may stop it by returning false.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    pub fn run(&mut self, observe: &mut dyn FnMut(&Self, Progress) -> Result<bool>) -> Result<()> {
+        let total = self.plan.samples / self.plan.batch;
+        while self.trainee.step < total {
+            let step = self.trainee.step;
+            let loss = self.loss(step)?;
+            loss.backward();
+            let lr = learning_rate(self.plan.lr, step, total, 200, self.plan.decay);
+            let args = StepArgs { lr, beta2: 0.99, weight_decay: 0.01, max_grad_norm: 1.0, ema: 0.999 };
+            let grad_norm = self.trainee.step(args)?;
+            let loss = loss.double_value(&[]);
+            let progress = Progress { step: step + 1, total, samples_per_step: self.plan.batch, loss, lr, grad_norm };
+            if !observe(self, progress)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The loss of optimiser step `step`: keyed by it alone, so that a restart goes on exactly.
+    fn loss(&self, step: u64) -> Result<Tensor> {
+        let DiffusionPlan { batch, seed, empty, .. } = self.plan;
+        let first = step * batch;
+        let mut data = compose(self.composer, seed, first..first + batch);
+        let seeds = Seeds::new(seed);
+        let mut draws = seeds.derive(Stream::Diffusion, 0, step).draws();
+        for caption in &mut data.captions {
+            if draws.unit() < empty {
+                caption.clear();
+            }
+        }
+        // One timestep in each of `batch` equal intervals.
+        let mut timesteps: Vec<i64> =
+            (0..batch).map(|i| ((i as f64 + draws.unit()) / batch as f64 * 1000.0) as i64).collect();
+        draws.shuffle(&mut timesteps);
+        let t = Tensor::from_slice(&timesteps);
+        let latents = self.codec.encode(&data.images);
+        let ids: Vec<u64> = (first..first + batch).collect();
+        let noise = KeyedNoise::of_stream(seeds, Stream::Diffusion, 1).normal(&ids, Draw::Initial, &latents.size()[1..])?;
+        let at = |table: &Tensor| table.index_select(0, &t).view([-1, 1, 1, 1]);
+        let x_t = at(&self.weights.sqrt_abar) * latents + at(&self.weights.sqrt_one_minus_abar) * &noise;
+        let captions: Vec<&str> = data.captions.iter().map(String::as_str).collect();
+        let cond = self.text.forward(&self.tokenizer.encode(&captions)?);
+        let eps = self.unet.forward(&x_t, &t, &cond);
+        let each = (eps - noise).square().mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float);
+        Ok((each * self.weights.loss.index_select(0, &t)).mean(Kind::Float))
+    }
+
+    /// Everything that a restart needs.
+    ///
+    /// # Errors
+    /// What writing reports.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        self.trainee.save(path)
+    }
+
+    /// The averaged weights of one part (`unet` or `text_encoder`), under their own names.
+    pub fn average<'t>(&'t self, part: &'t str) -> impl Iterator<Item = (&'t str, &'t Tensor)> {
+        prefixed(self.trainee.average(), part)
+    }
+}

@@ -1,0 +1,153 @@
+//! Training the judges on composed scenes, blurred by the model's own VAE half of the time.
+
+use std::path::Path;
+
+use ddpo_sched::{Draw, KeyedNoise, NoiseSource, Seeds, Stream};
+use ddpo_torch::Store;
+use tch::{Device, Kind, Tensor};
+
+use super::Progress;
+use super::batch::{Scenes, compose};
+use super::trainee::{StepArgs, Trainee, learning_rate};
+use crate::Result;
+use crate::judge::{Judge, JudgeConfig};
+use crate::scene::{Composer, Scene};
+use crate::scene::{Color, Pattern};
+
+/// Images to what the VAE makes of them: `(images, noise)`, noise being of the latents' shape or none.
+pub type RoundTrip<'a> = dyn Fn(&Tensor) -> Result<Tensor> + 'a;
+
+/// What the training of a judge is made of.
+#[derive(Clone, Debug)]
+pub struct JudgePlan {
+    /// Scenes seen in all.
+    pub samples: u64,
+    /// Scenes an optimiser step.
+    pub batch: u64,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Seed of weights and scenes.
+    pub seed: u64,
+    /// Share of the batch that passes through the VAE.
+    pub blurred: f64,
+}
+
+impl Default for JudgePlan {
+    fn default() -> Self {
+        Self { samples: 200_000, batch: 64, lr: 1e-3, seed: 2, blurred: 0.5 }
+    }
+}
+
+/// A judge in training.
+pub struct JudgeTraining<'a> {
+    plan: JudgePlan,
+    composer: &'a Composer<'a>,
+    round_trip: &'a RoundTrip<'a>,
+    judge: Judge,
+    trainee: Trainee,
+}
+
+impl<'a> JudgeTraining<'a> {
+    /// Random weights, or those of an earlier [`JudgeTraining::save`] at `resume`.
+    ///
+    /// # Errors
+    /// A checkpoint that does not fit.
+    pub fn new(
+        plan: JudgePlan,
+        composer: &'a Composer<'a>,
+        round_trip: &'a RoundTrip<'a>,
+        config: &JudgeConfig,
+        resume: Option<&Path>,
+    ) -> Result<Self> {
+        let store = Store::random(plan.seed, Device::Cpu, Kind::Float);
+        let judge = Judge::new(&store.root(), config);
+        let mut trainee = Trainee::new(&store.finish()?);
+        if let Some(path) = resume {
+            trainee.load(path)?;
+        }
+        Ok(Self { plan, composer, round_trip, judge, trainee })
+    }
+
+    /// Trains to the end of the plan; `observe` may stop it by returning false.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    pub fn run(&mut self, observe: &mut dyn FnMut(&mut Self, Progress) -> Result<bool>) -> Result<()> {
+        let total = self.plan.samples / self.plan.batch;
+        while self.trainee.step < total {
+            let step = self.trainee.step;
+            let loss = self.loss(step)?;
+            loss.backward();
+            let lr = learning_rate(self.plan.lr, step, total, 100, 0.6);
+            let args = StepArgs { lr, beta2: 0.99, weight_decay: 0.05, max_grad_norm: 1.0, ema: 0.998 };
+            let grad_norm = self.trainee.step(args)?;
+            let loss = loss.double_value(&[]);
+            let progress = Progress { step: step + 1, total, samples_per_step: self.plan.batch, loss, lr, grad_norm };
+            if !observe(self, progress)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn loss(&self, step: u64) -> Result<Tensor> {
+        let JudgePlan { batch, seed, blurred, .. } = self.plan;
+        let first = step * batch;
+        let Scenes { images, scenes, .. } = compose(self.composer, seed, first..first + batch);
+        let n_blurred = (batch as f64 * blurred) as i64;
+        let sharp = images.narrow(0, n_blurred, batch as i64 - n_blurred);
+        let images = Tensor::cat(&[(self.round_trip)(&images.narrow(0, 0, n_blurred))?, sharp], 0);
+        let seeds = Seeds::new(seed);
+        let images = jitter(&images, seeds, step)?;
+        let verdict = self.judge.forward(&images);
+        let head = |log_probs: &Tensor, label: fn(&Scene) -> usize| {
+            let labels: Vec<i64> = scenes.iter().map(|s| label(s) as i64).collect();
+            log_probs.nll_loss_nd(&Tensor::from_slice(&labels), None::<&Tensor>, tch::Reduction::Mean, -100)
+        };
+        Ok(head(&verdict.entity, Scene::entity)
+            + 0.2 * head(&verdict.style, |s| s.set().index())
+            + 0.1 * head(&verdict.pattern, |s| position(&Pattern::ALL, &s.ground.pattern))
+            + 0.1 * head(&verdict.color, |s| position(&Color::GROUNDS, &s.ground.color)))
+    }
+
+    /// The averaged judge's verdicts, through `f`.
+    pub fn with_average<T>(&mut self, f: impl FnOnce(&Judge) -> T) -> T {
+        let Self { trainee, judge, .. } = self;
+        trainee.with_average(|| {
+            let _guard = tch::no_grad_guard();
+            f(judge)
+        })
+    }
+
+    /// Everything that a restart needs.
+    ///
+    /// # Errors
+    /// What writing reports.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        self.trainee.save(path)
+    }
+
+    /// The averaged weights, by name.
+    pub fn average(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.trainee.average()
+    }
+}
+
+/// Mixes the colour channels a little, changes contrast and brightness, and adds noise, keyed by the step.
+///
+/// A judge must know an animal in another set's palette, and not stumble over a sampler's grain.
+fn jitter(images: &Tensor, seeds: Seeds, step: u64) -> Result<Tensor> {
+    let batch = images.size()[0];
+    let ids: Vec<u64> = (0..batch as u64).map(|i| step * batch as u64 + i).collect();
+    let noise = KeyedNoise::of_stream(seeds, Stream::Data, 1);
+    let mix = noise.normal(&ids, Draw::Step(0), &[3, 3])? * 0.12 + Tensor::eye(3, (Kind::Float, Device::Cpu));
+    let shift = noise.normal(&ids, Draw::Step(1), &[3, 1])? * 0.1;
+    let grain = noise.normal(&ids, Draw::Step(2), &[1, 64, 64])?;
+    let flat = mix.matmul(&images.view([batch, 3, -1])) + shift;
+    let amount = noise.normal(&ids, Draw::Step(3), &[1, 1, 1])?.abs() * 0.06;
+    Ok(flat.view_as(images) + grain * amount)
+}
+
+fn position<T: PartialEq>(all: &[T], one: &T) -> usize {
+    all.iter().position(|x| x == one).expect("every ground is in the list")
+}
