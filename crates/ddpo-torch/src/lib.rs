@@ -1,9 +1,10 @@
-//! What `tch` leaves out, safely wrapped. See README.
+#![doc = include_str!("../README.md")]
 
 pub mod adamw;
 pub mod cuda;
 pub mod error;
 mod ffi;
+mod file;
 pub mod foreach;
 pub mod nn;
 pub mod weights;

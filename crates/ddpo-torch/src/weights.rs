@@ -6,14 +6,15 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use tch::{Device, Kind, Tensor};
 
+use crate::file::Index;
+pub use crate::file::{read_all, save};
 use crate::{Error, Result};
 
 /// How a tensor starts when there is no file: torch's own defaults are [`Init::Uniform`] with `1 / sqrt(fan_in)`.
@@ -49,6 +50,7 @@ enum Source {
     File {
         name: String,
         bytes: Bytes,
+        index: Index,
         unused: BTreeSet<String>,
     },
     Random {
@@ -126,15 +128,13 @@ impl Store {
     }
 
     fn from_bytes(name: String, bytes: Bytes, device: Device, kind: Kind) -> Result<Self> {
-        let unused = parse(&name, bytes.as_ref())?
-            .names()
-            .into_iter()
-            .map(str::to_owned)
-            .collect();
+        let index = Index::new(&name, bytes.as_ref())?;
+        let unused = index.names().into_iter().collect();
         Ok(Self::new(
             Source::File {
                 name,
                 bytes,
+                index,
                 unused,
             },
             device,
@@ -203,18 +203,25 @@ impl Store {
         } = &mut *inner;
         let tensor = match source {
             Source::Random { seed } => Ok(draw(*seed, name, shape, init)),
-            Source::File { bytes, unused, .. } => {
+            Source::File {
+                bytes,
+                index,
+                unused,
+                ..
+            } => {
                 let candidates = std::iter::once(name.to_owned()).chain((self.aliases)(name));
                 match candidates.into_iter().find(|n| unused.remove(n)) {
                     None => Err(format!("`{name}` is missing (expected shape {shape:?})")),
-                    Some(found) => read(bytes.as_ref(), &found, shape),
+                    Some(found) => index
+                        .tensor(bytes.as_ref(), &found, Some(shape))
+                        .and_then(|tensor| floating(&found, tensor)),
                 }
             }
         };
         let tensor = tensor.unwrap_or_else(|fault| {
             faults.push(fault);
-            // The model is never used: `finish` reports the fault. A zero-stride view costs one element.
-            Tensor::zeros([1], (Kind::Float, Device::Cpu)).expand(vec![1; shape.len()], true)
+            // The model is never used: `finish` reports the fault. One element has any number of dimensions.
+            Tensor::zeros(vec![1; shape.len()], (Kind::Float, Device::Cpu))
         });
         let tensor = tensor.to_device(self.device).to_kind(self.kind);
         given.insert(name.to_owned(), tensor.shallow_clone());
@@ -265,87 +272,14 @@ impl<'a, S: std::fmt::Display> std::ops::Div<S> for &Scope<'a> {
     }
 }
 
-/// Writes tensors as one safetensors file, sorted by name, through a temporary file and a rename.
-///
-/// # Errors
-/// [`Error::Io`] with the path.
-pub fn save<'t>(
-    path: &Path,
-    tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
-) -> Result<()> {
-    let views: Vec<(&str, Plain)> = tensors
-        .into_iter()
-        .map(|(n, t)| Ok((n, Plain::new(t)?)))
-        .collect::<Result<_>>()?;
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    let temporary = PathBuf::from(format!("{}.part", path.display()));
-    let io = |reason: std::io::Error| Error::Io {
-        action: "write",
-        path: path.to_owned(),
-        source: reason,
-    };
-    safetensors::serialize_to_file(views, Some(metadata), &temporary)
-        .map_err(|reason| io(std::io::Error::other(reason.to_string())))?;
-    std::fs::File::open(&temporary)
-        .and_then(|f| f.sync_all())
-        .map_err(io)?;
-    std::fs::rename(&temporary, path).map_err(io)
-}
-
-/// Every tensor of a safetensors file, by name, in the file's own dtypes, on the CPU.
-///
-/// # Errors
-/// As [`Store::open`].
-pub fn read_all(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let io = |source| Error::Io {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    };
-    let bytes = std::fs::read(path).map_err(io)?;
-    let file = path.display().to_string();
-    let parsed = parse(&file, &bytes)?;
-    let one = |(name, view): (String, TensorView<'_>)| {
-        let tensor = to_tensor(&view).map_err(|reason| Error::Damaged {
-            file: file.clone(),
-            reason,
-        })?;
-        Ok((name, tensor))
-    };
-    parsed.tensors().into_iter().map(one).collect()
-}
-
-fn parse<'b>(file: &str, bytes: &'b [u8]) -> Result<SafeTensors<'b>> {
-    SafeTensors::deserialize(bytes).map_err(|e| Error::Damaged {
-        file: file.to_owned(),
-        reason: e.to_string(),
-    })
-}
-
-fn read(bytes: &[u8], name: &str, shape: &[i64]) -> std::result::Result<Tensor, String> {
-    let parsed = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
-    let view = parsed.tensor(name).map_err(|e| e.to_string())?;
-    let actual: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
-    if actual != shape {
-        return Err(format!("`{name}` has shape {actual:?}, expected {shape:?}"));
+/// Whole numbers are no weights: converting them would hide that the file is another one.
+fn floating(name: &str, tensor: Tensor) -> std::result::Result<Tensor, String> {
+    match tensor.kind() {
+        Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16 => Ok(tensor),
+        other => Err(format!(
+            "`{name}` is of kind {other:?}, expected a floating-point one"
+        )),
     }
-    to_tensor(&view)
-}
-
-fn to_tensor(view: &TensorView<'_>) -> std::result::Result<Tensor, String> {
-    let kind = match view.dtype() {
-        Dtype::F64 => Kind::Double,
-        Dtype::F32 => Kind::Float,
-        Dtype::F16 => Kind::Half,
-        Dtype::BF16 => Kind::BFloat16,
-        Dtype::I64 => Kind::Int64,
-        Dtype::I32 => Kind::Int,
-        Dtype::U8 => Kind::Uint8,
-        Dtype::BOOL => Kind::Bool,
-        other => return Err(format!("dtype {other:?} is not supported")),
-    };
-    let shape: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
-    Tensor::f_from_data_size(view.data(), &shape, kind).map_err(|e| e.to_string())
 }
 
 fn draw(seed: u64, name: &str, shape: &[i64], init: Init) -> Tensor {
@@ -374,55 +308,4 @@ fn fnv1a(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
         (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
     })
-}
-
-/// A tensor as the contiguous CPU bytes that safetensors writes.
-struct Plain {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl Plain {
-    fn new(tensor: &Tensor) -> Result<Self> {
-        let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
-        let kind = tensor.kind();
-        let dtype = match kind {
-            Kind::Double => Dtype::F64,
-            Kind::Float => Dtype::F32,
-            Kind::Half => Dtype::F16,
-            Kind::BFloat16 => Dtype::BF16,
-            Kind::Int64 => Dtype::I64,
-            Kind::Int => Dtype::I32,
-            Kind::Uint8 => Dtype::U8,
-            Kind::Bool => Dtype::BOOL,
-            other => {
-                return Err(
-                    tch::TchError::Kind(format!("cannot save a tensor of kind {other:?}")).into(),
-                );
-            }
-        };
-        let mut bytes = vec![0; tensor.numel() * kind.elt_size_in_bytes()];
-        tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
-        Ok(Self {
-            dtype,
-            shape: tensor.size().iter().map(|&d| d as usize).collect(),
-            bytes,
-        })
-    }
-}
-
-impl safetensors::View for Plain {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
-        (&self.bytes).into()
-    }
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
 }
