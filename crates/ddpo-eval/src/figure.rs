@@ -153,9 +153,9 @@ impl RewardFigure {
     /// Title, note and legend; gives the height that they take.
     fn draw_header(&self, root: &Area<'_>) -> Result<i32> {
         const LEFT: i32 = 16;
-        text(root, &self.title, 22, INK, (LEFT, 10))?;
-        text(root, &self.note, 15, FAINT, (LEFT, 36))?;
-        let (mut x, mut y) = (LEFT, 62);
+        text(root, &self.title, 24, INK, (LEFT, 10))?;
+        text(root, &self.note, 17, FAINT, (LEFT, 38))?;
+        let (mut x, mut y) = (LEFT, 66);
         for (series, colour) in self.series.iter().zip(PALETTE.iter().cycle()) {
             // Plotters knows no font here: 9 units a letter is generous for 16 point text.
             let width = 36 + 9 * series.label.chars().count() as i32;
@@ -164,7 +164,7 @@ impl RewardFigure {
             }
             let swatch = Rectangle::new([(x, y + 7), (x + 22, y + 10)], colour.filled());
             root.draw(&swatch).map_err(Error::figure)?;
-            text(root, &series.label, 17, INK, (x + 28, y))?;
+            text(root, &series.label, 18, INK, (x + 28, y))?;
             x += width;
         }
         Ok(y + 28)
@@ -179,10 +179,11 @@ impl RewardFigure {
     ) -> Result<()> {
         let (_, area) = root.split_vertically(top);
         let mut chart = ChartBuilder::on(&area)
+            .margin_left(6)
             .margin_right(24)
             .margin_bottom(8)
-            .set_label_area_size(LabelAreaPosition::Left, 78)
-            .set_label_area_size(LabelAreaPosition::Bottom, 52)
+            .set_label_area_size(LabelAreaPosition::Left, 84)
+            .set_label_area_size(LabelAreaPosition::Bottom, 56)
             .build_cartesian_2d(x0..x1, y0..y1)
             .map_err(Error::figure)?;
         chart
@@ -195,8 +196,8 @@ impl RewardFigure {
             .y_labels(6)
             .x_label_formatter(&|v| thousands(*v))
             .y_label_formatter(&|v| tick(*v, y1 - y0))
-            .label_style(("sans-serif", 16).into_font().color(&INK))
-            .axis_desc_style(("sans-serif", 17).into_font().color(&INK))
+            .label_style(("sans-serif", 18).into_font().color(&INK))
+            .axis_desc_style(("sans-serif", 19).into_font().color(&INK))
             .x_desc("reward queries")
             .y_desc(&self.y_label)
             .draw()
@@ -267,7 +268,7 @@ fn thousands(value: f64) -> String {
 
 /// As many decimals as ticks over `range` need, with a true minus sign.
 fn tick(value: f64, range: f64) -> String {
-    let decimals = (1.3 - range.log10()).ceil().clamp(0.0, 8.0) as usize;
+    let decimals = (range / 6.0).log10().floor().clamp(-8.0, 0.0).abs() as usize;
     let text = format!("{:.decimals$}", value.abs());
     let is_zero = text.bytes().all(|b| matches!(b, b'0' | b'.'));
     if value < 0.0 && !is_zero {

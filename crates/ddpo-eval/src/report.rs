@@ -117,7 +117,7 @@ impl Report {
             (facts(&self.facts))
             (claims(&self.verdicts))
             @for (svg, caption) in &self.figures {
-                figure { (PreEscaped(svg.as_str())) figcaption { (caption) } }
+                figure { div.scroll { (PreEscaped(svg.as_str())) } figcaption { (caption) } }
             }
             @if self.runs.len() > 1 { (index(&self.runs)) }
             @for (i, run) in self.runs.iter().enumerate() { (section(run, i)) }
@@ -219,7 +219,7 @@ fn before_and_after(pair: &Pair) -> Markup {
         html! {
             div {
                 img src=(png.data_uri()) alt=(format!("{}, {when} training", pair.prompt));
-                span { (when) " " (number(*reward)) }
+                span { (when) ": " (number(*reward)) }
             }
         }
     };
