@@ -98,6 +98,7 @@ fn check(
     same_length(OP, "steps", params.len(), steps.len())?;
     for (index, param) in params.iter().enumerate() {
         let name = format!("params[{index}]");
+        require(OP, &name, param.defined(), || "is undefined".to_owned())?;
         same_storage(&name, &params[0], param)?;
         for (what, list) in partners {
             let (name, tensor) = (format!("{what}[{index}]"), &list[index]);
@@ -120,6 +121,7 @@ fn check(
 }
 
 fn check_count(name: &str, param: &Tensor, count: &Tensor) -> Result<()> {
+    require(OP, name, count.defined(), || "is undefined".to_owned())?;
     let fits =
         count.numel() == 1 && count.kind() == Kind::Float && count.device() == param.device();
     require(OP, name, fits, || {

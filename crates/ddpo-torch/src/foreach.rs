@@ -97,13 +97,16 @@ pub(crate) fn same_length(
     })
 }
 
-/// Refuses tensors of different shapes.
+/// Refuses tensors of different shapes, and those that are none, as the gradient of an unused parameter.
 pub(crate) fn same_shape(
     op: &'static str,
     name: &str,
     expected: &Tensor,
     actual: &Tensor,
 ) -> Result<()> {
+    require(op, name, expected.defined() && actual.defined(), || {
+        "is undefined, or what it belongs to is".to_owned()
+    })?;
     let (expected, actual) = (expected.size(), actual.size());
     require(op, name, expected == actual, || {
         format!("has shape {actual:?}, expected {expected:?}")

@@ -216,6 +216,18 @@ fn what_libtorch_throws_becomes_an_error() {
 }
 
 #[test]
+fn the_missing_gradient_of_an_unused_parameter_is_an_error() {
+    let state = State::new(&[vec![4]]);
+    let missing = [state.params[0].grad()];
+    assert!(!missing[0].defined());
+    let error = state.step(&missing).unwrap_err().to_string();
+    assert!(error.contains("grads[0] is undefined"), "{error}");
+    assert!(global_norm(&missing).is_err());
+    assert!(foreach_mul_(&missing, 2.0).is_err());
+    assert!(foreach_lerp_(&state.params, &missing, 0.5).is_err());
+}
+
+#[test]
 fn a_device_is_found_or_refused_with_its_name() {
     assert_eq!(device("cpu").unwrap(), Device::Cpu);
     for name in ["gpu", "cuda:", "cuda:+1", "cuda:x", "CPU", ""] {
