@@ -3,11 +3,11 @@
 use std::{error::Error, fs, path::PathBuf};
 
 use ddpo_eval::{
-    claims::{Claim, ClaimsFile, Metric, Run, check},
-    figure::{Curve, RewardFigure, Series},
+    claims::{Claim, ClaimsFile, Metric, check},
+    figure::{Curve, RewardFigure},
     pictures::{Png, ProgressSheet},
     report::{MetricChange, Pair, Report, RunSection, StandIn},
-    runs::{Metrics, SampleRow},
+    runs::{Metrics, Run, SampleRow},
 };
 use ddpo_reward::Images;
 
@@ -35,12 +35,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let file = ClaimsFile::new("aesthetic", verdicts.clone());
     fs::write(out.join("claims.json"), file.to_json())?;
 
-    let figure = RewardFigure {
-        title: "aesthetic on pocket: colourfulness".to_owned(),
-        note: "line: mean of 2 seeds; band: lowest to highest seed".to_owned(),
-        y_label: "colourfulness".to_owned(),
-        series: vec![series(&runs[..2]), series(&runs[2..])],
-    };
+    let title = "aesthetic on pocket, stand-in: colourfulness";
+    let figure = RewardFigure::of_runs(title, "colourfulness", &runs);
     let svg = figure.svg()?;
     fs::write(out.join("reward.svg"), svg.as_str())?;
     fs::write(out.join("reward.png"), svg.png(2.0)?)?;
@@ -119,14 +115,6 @@ fn made_up(algorithm: &str, seed: u64, slope: f64) -> Run {
             .flat_map(|epoch| (0..64).map(move |i| row(epoch, i)))
             .collect(),
     }
-}
-
-fn series(runs: &[Run]) -> Series {
-    let curves: Vec<Curve> = runs.iter().map(|r| Curve::of_samples(&r.samples)).collect();
-    Series::over_seeds(
-        format!("{}, {} seeds", runs[0].algorithm, runs.len()),
-        &curves,
-    )
 }
 
 /// Discs whose colour grows stronger with the epoch.

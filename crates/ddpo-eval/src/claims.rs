@@ -8,11 +8,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Error, Result,
-    runs::{Metrics, SampleRow, rewards_by_epoch},
-    stats::Summary,
-};
+use crate::{Error, Result, runs::rewards_by_epoch, stats::Summary};
+
+pub use crate::runs::Run;
 
 /// Version of the layout of `claims.json`.
 pub const CLAIMS_VERSION: u32 = 1;
@@ -61,19 +59,6 @@ pub enum Metric {
     /// Mean reward of an epoch's samples, from the rows of `samples.csv`.
     #[serde(rename = "reward/mean")]
     Reward,
-}
-
-/// One training run, as far as claims and figures need it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Run {
-    /// Such as `ddpo-is`.
-    pub algorithm: String,
-    /// Its seed.
-    pub seed: u64,
-    /// Rows of `metrics.csv`.
-    pub metrics: Metrics,
-    /// Rows of `samples.csv`.
-    pub samples: Vec<SampleRow>,
 }
 
 /// Whether a claim holds for one run (or one pair of runs of the same seed).

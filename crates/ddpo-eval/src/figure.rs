@@ -14,7 +14,7 @@ use plotters::{
 
 use crate::{
     Error, Result, Svg,
-    runs::{SampleRow, rewards_by_epoch},
+    runs::{Run, SampleRow, rewards_by_epoch},
     stats::Summary,
 };
 
@@ -130,6 +130,40 @@ impl Series {
 }
 
 impl RewardFigure {
+    /// A line for each algorithm, in the order in which they first appear, with a band over its seeds; where
+    /// no algorithm has several seeds, with a band of one standard error.
+    pub fn of_runs(title: impl Into<String>, y_label: impl Into<String>, runs: &[Run]) -> Self {
+        let mut algorithms: Vec<&str> = Vec::new();
+        for run in runs {
+            if !algorithms.contains(&run.algorithm.as_str()) {
+                algorithms.push(&run.algorithm);
+            }
+        }
+        let several = algorithms.len() < runs.len();
+        let series = |algorithm: &&str| {
+            let of_algorithm = runs.iter().filter(|run| run.algorithm == *algorithm);
+            let curves: Vec<Curve> = of_algorithm
+                .map(|run| Curve::of_samples(&run.samples))
+                .collect();
+            match curves.len() {
+                1 if !several => Series::of_run(*algorithm, &curves[0]),
+                1 => Series::over_seeds(format!("{algorithm}, 1 seed"), &curves),
+                n => Series::over_seeds(format!("{algorithm}, {n} seeds"), &curves),
+            }
+        };
+        let note = if several {
+            "line: mean over seeds; band: lowest to highest seed"
+        } else {
+            "line: mean of an epoch's samples; band: ± 1 standard error"
+        };
+        Self {
+            title: title.into(),
+            note: note.to_owned(),
+            y_label: y_label.into(),
+            series: algorithms.iter().map(series).collect(),
+        }
+    }
+
     /// Draws it. Points with a value that is no number are left out; a figure without points says so.
     ///
     /// # Errors

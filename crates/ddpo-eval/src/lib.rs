@@ -8,6 +8,7 @@ pub mod report;
 pub mod runs;
 pub mod stats;
 mod svg;
+pub mod table;
 pub mod tensorboard;
 
 pub use error::{Error, Result};

@@ -9,6 +9,7 @@ use crate::{
     Svg,
     claims::{Verdict, rounded},
     pictures::Png,
+    runs::Metrics,
 };
 
 /// Everything that a report shows.
@@ -84,6 +85,22 @@ pub struct Pair {
     pub before: (Png, f64),
     /// Picture and reward after.
     pub after: (Png, f64),
+}
+
+impl MetricChange {
+    /// Every column but the epoch's number; nothing for a run without epochs.
+    pub fn of(metrics: &Metrics) -> Vec<Self> {
+        let change = |name: &String| {
+            let values = metrics.column(name)?;
+            Some(Self {
+                name: name.clone(),
+                first: *values.first()?,
+                last: *values.last()?,
+            })
+        };
+        let columns = metrics.columns().iter().filter(|name| *name != "epoch");
+        columns.filter_map(change).collect()
+    }
 }
 
 impl Report {
@@ -285,6 +302,18 @@ mod tests {
     fn numbers_are_short_and_a_missing_one_is_a_dash() {
         let shown = [0.0, 64.0, -2.0987, 12.3456, 0.00012, f64::NAN].map(number);
         assert_eq!(shown, ["0", "64", "-2.099", "12.35", "1.20e-4", "–"]);
+    }
+
+    #[test]
+    fn metrics_change_from_the_first_to_the_last_epoch() {
+        let csv = "epoch,reward_queries,reward/mean,reward/std\n0,64,-2,0.3\n1,128,-1.5,\n";
+        let path = std::path::Path::new("metrics.csv");
+        let changes = MetricChange::of(&Metrics::parse(csv.as_bytes(), path).unwrap());
+        let names: Vec<_> = changes.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(names, ["reward_queries", "reward/mean", "reward/std"]);
+        assert_eq!((changes[1].first, changes[1].last), (-2.0, -1.5));
+        assert!(changes[2].last.is_nan());
+        assert_eq!(MetricChange::of(&Metrics::default()), []);
     }
 
     #[test]

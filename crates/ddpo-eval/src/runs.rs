@@ -14,6 +14,19 @@ pub const SAMPLE_COLUMNS: [&str; 5] = ["epoch", "sample_id", "prompt", "reward",
 /// Columns with which `metrics.csv` begins; the others depend on the algorithm.
 pub const METRIC_COLUMNS: [&str; 4] = ["epoch", "reward_queries", "reward/mean", "reward/std"];
 
+/// One training run, as far as claims and figures need it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// Such as `ddpo-is`.
+    pub algorithm: String,
+    /// Its seed.
+    pub seed: u64,
+    /// Rows of `metrics.csv`.
+    pub metrics: Metrics,
+    /// Rows of `samples.csv`.
+    pub samples: Vec<SampleRow>,
+}
+
 /// One sampled image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampleRow {

@@ -3,7 +3,7 @@
 use ddpo_eval::{
     Svg,
     figure::{Curve, CurvePoint, RewardFigure, Series},
-    runs::SampleRow,
+    runs::{Metrics, Run, SampleRow},
 };
 
 fn curve(start: f64, slope: f64, wobble: f64) -> Curve {
@@ -154,4 +154,27 @@ fn several_seeds_end_with_the_shortest_and_span_lowest_to_highest() {
         series.points,
         [[64.0, 0.0, 2.0, 4.0], [128.0, 1.0, 3.0, 5.0]]
     );
+}
+
+#[test]
+fn bands_are_over_seeds_where_there_are_several() {
+    let run = |algorithm: &str, seed: u64| Run {
+        algorithm: algorithm.to_owned(),
+        seed,
+        metrics: Metrics::default(),
+        samples: Vec::new(),
+    };
+    let labels = |runs: &[Run]| {
+        let f = RewardFigure::of_runs("title", "kB", runs);
+        let labels: Vec<_> = f.series.into_iter().map(|s| s.label).collect();
+        (labels, f.note.contains("seed"))
+    };
+    let runs = [run("ddpo-is", 0), run("ddpo-sf", 0), run("ddpo-is", 1)];
+    let (names, over_seeds) = labels(&runs);
+    assert_eq!(names, ["ddpo-is, 2 seeds", "ddpo-sf, 1 seed"]);
+    assert!(over_seeds);
+    let (names, over_seeds) = labels(&runs[..2]);
+    assert_eq!(names, ["ddpo-is", "ddpo-sf"]);
+    assert!(!over_seeds);
+    assert!(labels(&[]).0.is_empty());
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::runs::{Metrics, SampleRow};
 
 fn run(algorithm: &str, seed: u64, epochs: &[&[f64]]) -> Run {
     let samples = (0..).zip(epochs).flat_map(|(epoch, rewards)| {
