@@ -1,2 +1,54 @@
-//! The `ddpo` command.
-fn main() {}
+//! `ddpo`: trains, samples, scores and reports.
+//!
+//! The composition root: the only place that knows configurations, output folders and every other crate.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod args;
+mod config;
+mod failure;
+mod folder;
+mod manifest;
+mod model;
+mod plan;
+mod record;
+mod report;
+mod reproduce;
+mod rewards;
+mod run;
+mod score;
+mod stop;
+mod suggest;
+mod train;
+mod watch;
+
+use args::{Cli, Command};
+use failure::{Exit, Result};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return args::report(&error).into(),
+    };
+    ddpo_torch::load_cuda();
+    match run(cli.command) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+/// Success is an exit code too: a run may end well and its claim not be met.
+fn run(command: Command) -> Result<Exit> {
+    match command {
+        Command::Plan(args) => plan::print(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Reproduce(args) => reproduce::run(&args),
+        Command::Score(args) => score::run(&args),
+        Command::Report(args) => report::run(&args),
+    }
+}

@@ -1,0 +1,177 @@
+//! The command line, as typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Source;
+use crate::failure::Exit;
+
+/// The whole line.
+#[derive(Parser)]
+#[command(
+    name = "ddpo",
+    about = "Reinforcement learning on diffusion models",
+    version
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Prints a configuration as it would be run, with the source of every key and the derived counts
+    Plan(PlanArgs),
+    /// Trains as a configuration says
+    Run(RunArgs),
+    /// Runs an experiment: every algorithm, every seed, one report, all claims
+    Reproduce(ReproduceArgs),
+    /// Scores pictures with a reward
+    Score(ScoreArgs),
+    /// Writes the report of one or several runs
+    Report(ReportArgs),
+}
+
+/// A configuration and what is changed of it.
+#[derive(Args, Clone)]
+pub struct ConfigArgs {
+    /// TOML file, such as configs/compressibility.toml
+    pub config: PathBuf,
+    /// Preset; `pocket` when not given
+    #[arg(long)]
+    pub preset: Option<String>,
+    /// Overrides one key, as `rl.lr=1e-4`; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// What the configuration is read from.
+    pub fn source(&self) -> Source {
+        Source {
+            file: self.config.clone(),
+            preset: self.preset.clone(),
+            set: self.set.clone(),
+            ..Source::default()
+        }
+    }
+}
+
+/// `ddpo plan`.
+#[derive(Args)]
+pub struct PlanArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// `ddpo run`.
+#[derive(Args)]
+pub struct RunArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Output folder; runs/EXPERIMENT/ALGORITHM/seed-N when not given
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Goes on from the last checkpoint in the output folder
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// `ddpo reproduce`.
+#[derive(Args)]
+pub struct ReproduceArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Algorithms, separated by commas; the configuration's when not given
+    #[arg(long, value_delimiter = ',')]
+    pub algorithms: Vec<String>,
+    /// Seeds of each algorithm; the configuration's number when not given
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub seeds: Option<u64>,
+    /// Output folder; runs/EXPERIMENT when not given
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// `ddpo score`.
+#[derive(Args)]
+pub struct ScoreArgs {
+    /// jpeg-compressibility, jpeg-incompressibility or colourfulness
+    #[arg(long)]
+    pub reward: String,
+    /// Pictures, or folders of them
+    #[arg(long, required = true, num_args = 1..)]
+    pub images: Vec<PathBuf>,
+    /// A line a picture, in their order
+    #[arg(long)]
+    pub prompts: Option<PathBuf>,
+    /// CSV file to write
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// `ddpo report`.
+#[derive(Args)]
+pub struct ReportArgs {
+    /// Run folders, or folders of them
+    #[arg(required = true)]
+    pub runs: Vec<PathBuf>,
+    /// File to write; report.html in the first folder when not given
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// Prints what is wrong with the line in one line of its own; help and version as they are.
+pub fn report(error: &clap::Error) -> Exit {
+    if !error.use_stderr() {
+        // A closed pipe is the reader's choice.
+        let _ = error.print();
+        return Exit::Done;
+    }
+    let text = error.render().to_string();
+    if text.starts_with("error:") {
+        eprintln!("error: {}", one_line(&text));
+    } else {
+        eprint!("{text}");
+    }
+    Exit::Config
+}
+
+/// Joins clap's message, what is missing, and its tip.
+fn one_line(text: &str) -> String {
+    let message = ["\nUsage:", "\nFor more information"]
+        .iter()
+        .fold(text, |text, end| text.split(end).next().unwrap_or(text));
+    let joined = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let joined = joined.strip_prefix("error: ").unwrap_or(&joined);
+    format!("{}; see --help", joined.replace(" tip: ", "; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_mistyped_flag_gets_one_line_with_the_one_that_was_meant() {
+        let Err(error) = Cli::try_parse_from(["ddpo", "run", "x.toml", "--presett", "pocket"])
+        else {
+            unreachable!("--presett is no flag");
+        };
+        assert_eq!(
+            one_line(&error.render().to_string()),
+            "unexpected argument '--presett' found; a similar argument exists: '--preset'; see --help"
+        );
+    }
+}

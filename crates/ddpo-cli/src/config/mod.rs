@@ -1,0 +1,18 @@
+//! From files and `--set` to a [`Plan`].
+//!
+//! Layers, later ones over earlier ones: the preset and what it says for the algorithm (`[algorithms.NAME.…]`),
+//! the experiment's file and what it says for the algorithm and for the preset (`[presets.NAME.…]`), `--set`.
+//! Every key is read through a reader, which collects all problems and remembers where each value came from.
+
+mod layers;
+mod plan;
+mod reader;
+
+pub use layers::Source;
+pub use plan::{
+    Algorithm, ClaimRow, ModelPlan, Plan, PolicyPlan, ProgressPlan, RewardKind, SamplerPlan, Train,
+};
+pub use reader::Entry;
+
+#[cfg(test)]
+mod tests;

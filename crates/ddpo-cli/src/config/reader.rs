@@ -1,0 +1,241 @@
+//! Reading keys one by one, so that every problem is found and every value knows where it came from.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use figment::Figment;
+use figment::value::Value;
+use serde::de::DeserializeOwned;
+
+use crate::failure::{Failure, Result};
+use crate::suggest::nearest;
+
+/// A key that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Dotted path.
+    pub key: String,
+    /// Its value as TOML.
+    pub value: String,
+    /// File, `--set`, or `default`.
+    pub from: String,
+}
+
+/// Something wrong with one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Dotted path.
+    pub key: String,
+    /// Where its value came from, if it has one.
+    pub from: Option<String>,
+    /// What is wrong and what is expected.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.from {
+            Some(from) => write!(f, "{from}: `{}` {}", self.key, self.message),
+            None => write!(f, "`{}` {}", self.key, self.message),
+        }
+    }
+}
+
+/// Sections that hold other layers or lists, and no keys of their own.
+const LAYERS: [&str; 2] = ["algorithms", "presets"];
+
+/// Reads keys of a figment; a bad or missing value is noted, and stands in as the type's default.
+#[derive(Debug)]
+pub struct Reader {
+    figment: Figment,
+    entries: Vec<Entry>,
+    known: BTreeSet<String>,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    /// A reader of merged layers.
+    pub fn new(figment: Figment) -> Self {
+        Self {
+            figment,
+            entries: Vec::new(),
+            known: BTreeSet::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// A key that must be there, of the type `expected` describes.
+    pub fn get<T: DeserializeOwned + Default>(&mut self, key: &str, expected: &str) -> T {
+        match self.find(key, expected) {
+            Some(value) => value,
+            None => {
+                if self.from(key).is_none() {
+                    self.problem(key, format!("is missing: expected {expected}"));
+                }
+                T::default()
+            }
+        }
+    }
+
+    /// A key that may be left out.
+    pub fn find<T: DeserializeOwned>(&mut self, key: &str, expected: &str) -> Option<T> {
+        self.known.insert(key.to_owned());
+        let value = self.figment.find_value(key).ok()?;
+        match self.figment.extract_inner::<T>(key) {
+            Ok(read) => {
+                let from = self.from(key).unwrap_or_default();
+                self.entries.push(Entry {
+                    key: key.to_owned(),
+                    value: show(&value),
+                    from,
+                });
+                Some(read)
+            }
+            Err(_) => {
+                self.problem(key, format!("is {}: expected {expected}", show(&value)));
+                None
+            }
+        }
+    }
+
+    /// A whole number within a range.
+    pub fn count(&mut self, key: &str, range: RangeInclusive<u64>) -> u64 {
+        let expected = whole(&range);
+        let before = self.problems.len();
+        let value = self.get::<u64>(key, &expected);
+        if self.problems.len() == before && !range.contains(&value) {
+            self.problem(key, format!("is {value}: expected {expected}"));
+        }
+        value
+    }
+
+    /// A number within a range.
+    pub fn number(&mut self, key: &str, range: RangeInclusive<f64>) -> f64 {
+        let expected = format!("a number from {} to {}", range.start(), range.end());
+        let before = self.problems.len();
+        let value = self.get::<f64>(key, &expected);
+        if self.problems.len() == before && !range.contains(&value) {
+            self.problem(key, format!("is {value}: expected {expected}"));
+        }
+        value
+    }
+
+    /// One of some names; the first where the value is no name of these.
+    pub fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> T {
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        let expected = format!("one of {}", names.join(", "));
+        let before = self.problems.len();
+        let name = self.get::<String>(key, &expected);
+        match choices.iter().find(|(choice, _)| *choice == name) {
+            Some((_, value)) => *value,
+            None => {
+                if self.problems.len() == before {
+                    let hint = nearest(&name, names.iter().copied())
+                        .map(|near| format!(" (did you mean {near}?)"))
+                        .unwrap_or_default();
+                    self.problem(key, format!("is \"{name}\": expected {expected}{hint}"));
+                }
+                choices[0].1
+            }
+        }
+    }
+
+    /// Notes something that is wrong between keys.
+    pub fn problem(&mut self, key: &str, message: impl Into<String>) {
+        let from = self.from(key);
+        self.problems.push(Problem {
+            key: key.to_owned(),
+            from,
+            message: message.into(),
+        });
+    }
+
+    /// All keys that were read, or all that is wrong, unknown keys included.
+    pub fn finish(mut self) -> Result<Vec<Entry>> {
+        self.note_unknown_keys();
+        if self.problems.is_empty() {
+            return Ok(self.entries);
+        }
+        let lines: Vec<String> = self.problems.iter().map(Problem::to_string).collect();
+        Err(Failure::config(match lines.as_slice() {
+            [line] => line.clone(),
+            lines => format!(
+                "{} problems in the configuration:\n  {}",
+                lines.len(),
+                lines.join("\n  ")
+            ),
+        }))
+    }
+
+    /// Where the value of a key came from.
+    fn from(&self, key: &str) -> Option<String> {
+        self.figment
+            .find_metadata(key)
+            .map(|metadata| metadata.name.to_string())
+    }
+
+    fn note_unknown_keys(&mut self) {
+        let Ok(all) = self.figment.extract::<Value>() else {
+            return;
+        };
+        let mut keys = Vec::new();
+        flatten(&all, "", &mut keys);
+        for key in keys {
+            let plain = without_layer(&key);
+            // A list or table that was read as a whole has keys below its own.
+            let is_known = self.known.iter().any(|known| {
+                plain == known
+                    || plain
+                        .strip_prefix(known.as_str())
+                        .is_some_and(|rest| rest.starts_with('.'))
+            });
+            if !is_known {
+                let hint = match nearest(plain, self.known.iter().map(String::as_str)) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "`ddpo plan` prints the keys that there are".into(),
+                };
+                self.problem(&key, format!("is no key: {hint}"));
+            }
+        }
+    }
+}
+
+fn whole(range: &RangeInclusive<u64>) -> String {
+    match *range.end() {
+        u64::MAX => format!("a whole number, at least {}", range.start()),
+        end => format!("a whole number from {} to {end}", range.start()),
+    }
+}
+
+fn show(value: &Value) -> String {
+    toml::Value::try_from(value).map_or_else(|_| format!("{value:?}"), |value| value.to_string())
+}
+
+/// Leaves of a tree of tables as dotted paths.
+fn flatten(value: &Value, path: &str, keys: &mut Vec<String>) {
+    let Value::Dict(_, dict) = value else {
+        keys.push(path.to_owned());
+        return;
+    };
+    for (name, inner) in dict {
+        let below = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
+        flatten(inner, &below, keys);
+    }
+}
+
+/// `presets.pocket.algorithms.ddpo-is.rl.lr` is about `rl.lr`.
+fn without_layer(key: &str) -> &str {
+    let mut rest = key;
+    while let Some((layer, inner)) = rest.split_once('.') {
+        if !LAYERS.contains(&layer) {
+            break;
+        }
+        rest = inner.split_once('.').map_or(inner, |(_name, inner)| inner);
+    }
+    rest
+}

@@ -1,0 +1,168 @@
+use std::path::Path;
+
+use super::*;
+use crate::failure::{Exit, Failure};
+
+const CONFIGS: [&str; 3] = ["compressibility", "incompressibility", "aesthetic"];
+
+fn source(name: &str, set: &[&str]) -> Source {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    Source {
+        file: folder.join(format!("{name}.toml")),
+        set: set.iter().map(|pair| (*pair).to_owned()).collect(),
+        ..Source::default()
+    }
+}
+
+fn load(set: &[&str]) -> Result<Plan, Failure> {
+    Plan::load(&source("compressibility", set))
+}
+
+#[track_caller]
+fn refused(set: &[&str], parts: &[&str]) {
+    let failure = load(set).expect_err("a bad configuration");
+    assert_eq!(failure.exit, Exit::Config);
+    let text = failure.to_string();
+    for part in parts {
+        assert!(text.contains(part), "`{part}` is not in: {text}");
+    }
+}
+
+#[test]
+fn shipped_configurations_are_whole_for_every_algorithm() {
+    for name in CONFIGS {
+        for (algorithm, updates) in [("ddpo-is", 4), ("ddpo-sf", 1)] {
+            let algorithm = Some(algorithm.to_owned());
+            let plan = Plan::load(&Source {
+                algorithm,
+                ..source(name, &[])
+            })
+            .expect(name);
+            assert_eq!(
+                (plan.experiment.as_str(), plan.rl.updates_per_epoch),
+                (name, updates)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_stand_in_never_carries_the_paper_s_name() {
+    let plan = Plan::load(&source("aesthetic", &[])).expect("a plan");
+    assert_eq!(plan.reward.name(), "colourfulness");
+    assert_eq!(plan.stands_in_for.as_deref(), Some("aesthetic"));
+    assert_eq!(load(&[]).expect("a plan").stands_in_for, None);
+}
+
+#[test]
+fn every_key_knows_where_it_came_from() {
+    let plan = load(&["rl.lr=1e-5"]).expect("a plan");
+    let from = |key: &str| {
+        let entry = plan
+            .entries
+            .iter()
+            .find(|entry| entry.key == key)
+            .expect(key);
+        (entry.value.as_str(), entry.from.as_str())
+    };
+    assert_eq!(from("rl.lr"), ("0.00001", "--set"));
+    assert!(from("reward.kind").1.ends_with("compressibility.toml"));
+    assert!(from("rl.clip_range").1.ends_with("presets/pocket.toml"));
+    assert!(from("run.epochs").1.ends_with("compressibility.toml"));
+}
+
+#[test]
+fn all_problems_are_found_at_once() {
+    refused(
+        &[
+            "rl.lr=fast",
+            "run.epochs=0",
+            "sampler.eta=0",
+            "rl.clip_rnage=1",
+            "model.dtype=f15",
+        ],
+        &[
+            "--set: `rl.lr` is \"fast\": expected a number",
+            "--set: `run.epochs` is 0: expected a whole number from 1",
+            "--set: `sampler.eta` is 0: a deterministic step has no log-probability",
+            "--set: `rl.clip_rnage` is no key: did you mean `rl.clip_range`?",
+            "--set: `model.dtype` is \"f15\": expected one of f32, bf16, f16 (did you mean f16?)",
+        ],
+    );
+}
+
+#[test]
+fn counts_that_do_not_fit_show_the_arithmetic() {
+    refused(&["rl.updates_per_epoch=5"], &["64 samples = 12 × 5 + 4"]);
+    refused(
+        &["rl.algorithm=ddpo-sf", "rl.updates_per_epoch=2"],
+        &["is 2: expected 1"],
+    );
+    refused(
+        &["rl.stats.min_count=64"],
+        &["a buffer of 32 never holds so many"],
+    );
+}
+
+#[test]
+fn a_value_that_is_no_toml_is_a_string_and_dotted_keys_reach_deep() {
+    let plan = load(&[
+        "policy.train=lora",
+        "policy.lora.rank=8",
+        "run.max_time=10m",
+    ])
+    .expect("a plan");
+    assert_eq!(
+        plan.policy.train,
+        Train::Lora {
+            rank: 8,
+            alpha: 4.0
+        }
+    );
+    assert_eq!(plan.run.max_time, Some(std::time::Duration::from_secs(600)));
+    assert_eq!(load(&[]).expect("a plan").run.max_time, None);
+    refused(&["run.max_time=soon"], &["`run.max_time` is no duration"]);
+    refused(&["rl.lr"], &["--set rl.lr: expected KEY=VALUE"]);
+    refused(&["rl..lr=1"], &["`rl..lr` is no key"]);
+}
+
+#[test]
+fn an_unknown_preset_or_file_is_named() {
+    let preset = Some("pockt".to_owned());
+    let error = Plan::load(&Source {
+        preset,
+        ..source("compressibility", &[])
+    })
+    .expect_err("no preset");
+    assert!(
+        error.to_string().contains("did you mean `pocket`?"),
+        "{error}"
+    );
+    let error = Plan::load(&source("nowhere", &[])).expect_err("no file");
+    assert!(error.to_string().contains("nowhere.toml"), "{error}");
+}
+
+#[test]
+fn a_resolved_configuration_gives_the_same_run_again() {
+    let set = [
+        "rl.updates_per_epoch=2",
+        "rl.lr=1e-7",
+        "rl.algorithm=ddpo-is",
+    ];
+    let plan = load(&set).expect("a plan");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.toml");
+    std::fs::write(&file, crate::folder::render(&plan.entries)).expect("a file");
+    let again = Plan::load(&Source {
+        file,
+        ..Source::default()
+    })
+    .expect("the same plan");
+    let values = |plan: &Plan| -> Vec<(String, String)> {
+        plan.entries
+            .iter()
+            .map(|e| (e.key.clone(), e.value.clone()))
+            .collect()
+    };
+    assert_eq!(values(&plan), values(&again));
+}

@@ -1,0 +1,126 @@
+//! The folder that a run writes, and nobody else at the same time.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use crate::config::{Entry, Plan};
+use crate::failure::{Exit, Failure, OrExit, Result};
+
+/// Name of the resolved configuration.
+pub const CONFIG: &str = "config.toml";
+
+/// Keys that a resumed run may change without becoming another run.
+const MAY_CHANGE: [&str; 5] = [
+    "run.epochs",
+    "run.max_time",
+    "run.checkpoint_every",
+    "run.keep_checkpoints",
+    "title",
+];
+
+/// A locked output folder.
+#[derive(Debug)]
+pub struct RunFolder {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Held as long as the run.
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Makes and locks the folder, and writes the resolved configuration into it.
+    ///
+    /// A folder that has a run is refused unless it is to be resumed with the same configuration.
+    pub fn open(path: &Path, plan: &Plan, resume: bool) -> Result<Self> {
+        let shown = path.display();
+        let unwritable =
+            || format!("cannot write to output folder {shown}: choose another with --out");
+        fs::create_dir_all(path).or_exit(Exit::Config, unwritable())?;
+        let lock = File::create(path.join(".lock")).or_exit(Exit::Config, unwritable())?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::config(format!(
+                    "another run is writing to {shown}: wait for it, or choose another folder with --out"
+                )));
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).or_exit(Exit::Config, format!("cannot lock {shown}"));
+            }
+        }
+        let file = path.join(CONFIG);
+        if file.exists() {
+            if !resume {
+                return Err(Failure::config(format!(
+                    "{shown} has a run already: go on with --resume, or choose another folder with --out"
+                )));
+            }
+            same_run(&file, &plan.entries)?;
+        }
+        write(&file, &render(&plan.entries))?;
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
+    }
+}
+
+/// Writes a small file whole or not at all.
+pub fn write(path: &Path, text: &str) -> Result<()> {
+    let temporary = path.with_extension("partial");
+    let write = || {
+        fs::write(&temporary, text)?;
+        fs::rename(&temporary, path)
+    };
+    write().or_exit(Exit::Other, format!("cannot write {}", path.display()))
+}
+
+/// The resolved configuration as TOML, each key with where it came from.
+pub fn render(entries: &[Entry]) -> String {
+    let mut text =
+        String::from("# The configuration as it ran, each key with where its value came from.\n");
+    let mut section = "";
+    let (plain, sectioned): (Vec<_>, Vec<_>) = entries.iter().partition(|e| !e.key.contains('.'));
+    for entry in plain {
+        text += &format!("{} = {}  # {}\n", entry.key, entry.value, entry.from);
+    }
+    for entry in sectioned {
+        let (of, key) = entry.key.split_once('.').unwrap_or(("", &entry.key));
+        if of != section {
+            text += &format!("\n[{of}]\n");
+            section = of;
+        }
+        text += &format!("{key} = {}  # {}\n", entry.value, entry.from);
+    }
+    text
+}
+
+/// Refuses to resume a run with another configuration; names every key that differs.
+fn same_run(file: &Path, entries: &[Entry]) -> Result<()> {
+    let shown = file.display();
+    let text = fs::read_to_string(file).or_exit(Exit::Data, format!("cannot read {shown}"))?;
+    let stored: toml::Value =
+        toml::from_str(&text).or_exit(Exit::Data, format!("{shown} is damaged"))?;
+    let mut differences = Vec::new();
+    for entry in entries
+        .iter()
+        .filter(|entry| !MAY_CHANGE.contains(&entry.key.as_str()))
+    {
+        let was = entry
+            .key
+            .split('.')
+            .try_fold(&stored, |value, key| value.get(key));
+        let was = was.map(toml::Value::to_string);
+        if was.as_deref() != Some(&entry.value) {
+            let was = was.unwrap_or_else(|| "not there".into());
+            differences.push(format!("`{}` was {was}, is {}", entry.key, entry.value));
+        }
+    }
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::config(format!(
+        "{shown} is of another run: {}; choose another folder with --out",
+        differences.join("; ")
+    )))
+}

@@ -1,0 +1,243 @@
+//! Reports, figures and claims of runs, from their folders alone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ddpo_eval::claims::ClaimsFile;
+use ddpo_eval::figure::{Curve, RewardFigure, Series};
+use ddpo_eval::pictures::{Png, ProgressSheet};
+use ddpo_eval::report::{MetricChange, Pair, Report, RunSection, StandIn};
+use ddpo_eval::table::Table;
+use ddpo_reward::Reward;
+
+use crate::args::ReportArgs;
+use crate::failure::{Exit, Failure, OrExit, Result};
+use crate::folder;
+use crate::record::{Record, check_claims, find};
+use crate::rewards;
+use crate::watch::read_sheet;
+
+/// `ddpo report`.
+pub fn run(args: &ReportArgs) -> Result<Exit> {
+    let folders = find(&args.runs)?;
+    let records = read(&folders)?;
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| args.runs[0].join("report.html"));
+    let folder = out.parent().unwrap_or(Path::new(""));
+    let claims = write(&records, folder, &out, "")?;
+    println!("{} runs, report in {}", records.len(), out.display());
+    println!("{}", Table::of_verdicts(&claims.verdicts).for_terminal());
+    Ok(Exit::Done)
+}
+
+/// All runs of one experiment.
+pub fn read(folders: &[PathBuf]) -> Result<Vec<Record>> {
+    let records = folders
+        .iter()
+        .map(|path| Record::read(path))
+        .collect::<Result<Vec<_>>>()?;
+    let first = &records[0].config.experiment;
+    match records
+        .iter()
+        .find(|record| record.config.experiment != *first)
+    {
+        None => Ok(records),
+        Some(other) => Err(Failure::config(format!(
+            "{} is a run of {}, {} of {first}: one report has one experiment",
+            other.path.display(),
+            other.config.experiment,
+            records[0].path.display(),
+        ))),
+    }
+}
+
+/// Writes claims.json and figures into `folder`, and the report to `out`.
+///
+/// `command` is what to type to get the runs again; each run's own arguments when empty.
+pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Result<ClaimsFile> {
+    let config = &records[0].config;
+    let verdicts = check_claims(&config.claims, records);
+    let claims = ClaimsFile::new(config.experiment.clone(), verdicts.clone());
+    let kind = rewards::by_name(&config.reward.kind).ok_or_else(|| {
+        Failure::new(
+            Exit::Data,
+            format!("the run's reward `{}` is unknown", config.reward.kind),
+        )
+    })?;
+    let mut reward = rewards::make(kind)?;
+    let figure = figure(records, reward.as_ref())?;
+    let doing = "cannot draw the report";
+    let figures = folder.join("figures");
+    fs::create_dir_all(&figures).or_exit(Exit::Other, doing)?;
+    folder::write(&figures.join("reward.svg"), figure.as_str())?;
+    let png = figure.png(2.0).or_exit(Exit::Other, doing)?;
+    fs::write(figures.join("reward.png"), png).or_exit(Exit::Other, doing)?;
+    let mut sections = Vec::new();
+    for record in records {
+        sections.push(section(record, folder, reward.as_mut())?);
+    }
+    let command = if command.is_empty() {
+        records[0].fact("command")
+    } else {
+        command.to_owned()
+    };
+    let report = Report {
+        title: config.title.clone(),
+        experiment: config.experiment.clone(),
+        preset: records[0].fact("preset"),
+        stand_in: stand_in(&records[0], reward.as_ref()),
+        facts: facts(records, reward.as_ref()),
+        verdicts,
+        figures: vec![(
+            figure,
+            "Mean reward of each epoch's samples over reward queries.".into(),
+        )],
+        runs: sections,
+        command,
+    };
+    folder::write(&folder.join("claims.json"), &claims.to_json())?;
+    folder::write(out, &report.html())?;
+    Ok(claims)
+}
+
+fn figure(records: &[Record], reward: &dyn Reward) -> Result<ddpo_eval::Svg> {
+    let mut algorithms: Vec<&str> = Vec::new();
+    for record in records {
+        if !algorithms.contains(&record.run.algorithm.as_str()) {
+            algorithms.push(&record.run.algorithm);
+        }
+    }
+    let series = algorithms.iter().map(|&algorithm| {
+        let curves: Vec<Curve> = records
+            .iter()
+            .filter(|record| record.run.algorithm == algorithm)
+            .map(|record| Curve::of_samples(&record.run.samples))
+            .collect();
+        match curves.as_slice() {
+            [one] => Series::of_run(algorithm, one),
+            several => Series::over_seeds(format!("{algorithm}, {} seeds", several.len()), several),
+        }
+    });
+    let first = &records[0];
+    let stand_in = first.config.reward.stands_in_for.as_ref();
+    let figure = RewardFigure {
+        title: format!("{}, {}", first.config.experiment, first.fact("preset")),
+        note: match stand_in {
+            Some(paper) => format!("{} stands in for {paper}; band: see legend", reward.name()),
+            None => "band: ± one standard error, or lowest to highest seed".into(),
+        },
+        y_label: reward.info().label(),
+        series: series.collect(),
+    };
+    figure
+        .svg()
+        .or_exit(Exit::Other, "cannot draw the reward curve")
+}
+
+fn section(record: &Record, folder: &Path, reward: &mut dyn Reward) -> Result<RunSection> {
+    let doing = "cannot draw the pictures of the run";
+    let prompts = &record.config.progress.prompts;
+    let sheet = read_sheet(&record.path, prompts).or_exit(Exit::Data, doing)?;
+    let (mut progress, mut pairs) = (None, Vec::new());
+    if let Some(sheet) = &sheet {
+        let png = sheet.png().or_exit(Exit::Other, doing)?;
+        fs::write(record.path.join("samples/progress.png"), png.bytes())
+            .or_exit(Exit::Other, doing)?;
+        progress = Some((
+            png,
+            "The same prompts from the same noise through training.".into(),
+        ));
+        pairs = before_and_after(sheet, reward)?;
+    }
+    let link = record
+        .path
+        .strip_prefix(folder)
+        .ok()
+        .filter(|path| !path.as_os_str().is_empty());
+    Ok(RunSection {
+        title: format!("{}, seed {}", record.run.algorithm, record.run.seed),
+        link: link.map(|path| path.join("report.html").display().to_string()),
+        metrics: changes(record),
+        progress,
+        pairs,
+        config: record.config_text.clone(),
+        manifest: serde_json::to_string_pretty(&record.manifest).unwrap_or_default(),
+    })
+}
+
+fn before_and_after(sheet: &ProgressSheet, reward: &mut dyn Reward) -> Result<Vec<Pair>> {
+    let (Some((_, first)), Some((_, last))) = (sheet.columns.first(), sheet.columns.last()) else {
+        return Ok(Vec::new());
+    };
+    let prompts = ddpo_reward::prompts::numbered(sheet.prompts.iter().cloned());
+    let mut score = |images| {
+        reward
+            .score(images, &prompts)
+            .or_exit(Exit::Reward, "cannot score pictures")
+    };
+    let (before, after) = (score(first)?, score(last)?);
+    let png = |images, at| Png::of_image(images, at).or_exit(Exit::Other, "cannot draw a picture");
+    let pair = |(at, prompt): (usize, &String)| {
+        Ok(Pair {
+            prompt: prompt.clone(),
+            before: (png(first, at)?, f64::from(before[at])),
+            after: (png(last, at)?, f64::from(after[at])),
+        })
+    };
+    sheet.prompts.iter().enumerate().map(pair).collect()
+}
+
+fn changes(record: &Record) -> Vec<MetricChange> {
+    let metrics = &record.run.metrics;
+    let names = metrics.columns().iter().filter(|name| *name != "epoch");
+    let change = |name: &String| {
+        let values = metrics.column(name)?;
+        Some(MetricChange {
+            name: name.clone(),
+            first: *values.first()?,
+            last: *values.last()?,
+        })
+    };
+    names.filter_map(change).collect()
+}
+
+fn stand_in(record: &Record, reward: &dyn Reward) -> Option<StandIn> {
+    let paper = record.config.reward.stands_in_for.as_ref()?;
+    Some(StandIn {
+        used: reward.info().quantity,
+        stands_for: format!("the paper's reward `{paper}`"),
+        reason: format!(
+            "That reward cannot run on the preset {}.",
+            record.fact("preset")
+        ),
+    })
+}
+
+fn facts(records: &[Record], reward: &dyn Reward) -> Vec<(String, String)> {
+    let first = &records[0];
+    let seconds: f64 = records
+        .iter()
+        .filter_map(|record| record.manifest["seconds"].as_f64())
+        .sum();
+    let queries: usize = records.iter().map(|record| record.run.samples.len()).sum();
+    let mut facts = vec![
+        ("Reward".to_owned(), reward.info().label()),
+        ("Reward queries".to_owned(), queries.to_string()),
+        ("Time".to_owned(), format!("{:.0} s", seconds)),
+    ];
+    for (label, name) in [
+        ("Model", "model"),
+        ("Trained parameters", "trained_parameters"),
+        ("Device", "device"),
+        ("ddpo", "ddpo"),
+        ("Commit", "commit"),
+    ] {
+        let value = first.fact(name);
+        if !value.is_empty() {
+            facts.push((label.to_owned(), value));
+        }
+    }
+    facts
+}

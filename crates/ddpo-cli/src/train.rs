@@ -1,0 +1,178 @@
+//! One training run, from a plan to a folder.
+
+use std::path::Path;
+use std::time::Instant;
+
+use ddpo_rl::{Baseline, Ddpo, DdpoConfig, Estimator};
+use ddpo_sched::{Ddim, Seeds};
+use ddpo_train::{
+    AdamW, AdamWConfig, Checkpoint, Checkpoints, Context, Error, Observer, Outcome, Retry,
+    RewardWorker, Solo, StopFlag, train,
+};
+
+use crate::config::{Algorithm, Plan};
+use crate::failure::{Exit, Failure, OrExit, Result};
+use crate::folder::RunFolder;
+use crate::manifest::Manifest;
+use crate::model::Model;
+use crate::rewards;
+use crate::watch::{Console, Pictures, Tables, TensorBoard};
+
+/// Where a run goes and how it was asked for.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// Output folder.
+    pub out: &'a Path,
+    /// Go on from the last checkpoint, if there is one.
+    pub resume: bool,
+    /// Name of the preset.
+    pub preset: &'a str,
+    /// Asks the run to stop.
+    pub stop: &'a StopFlag,
+}
+
+/// Trains until the plan is fulfilled or someone asks to stop.
+///
+/// Everything that can be wrong with configuration, weights and checkpoint is found before anything is written.
+pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
+    let mut model = Model::load(
+        &plan.model,
+        &plan.policy,
+        &plan.sampler,
+        plan.rl.train_guidance,
+    )?;
+    let sampler = Ddim::new(&model.schedule, plan.sampler.n_steps, plan.sampler.eta)
+        .or_exit(Exit::Config, "the sampler cannot be made")?;
+    let mut ddpo = Ddpo::new(ddpo_config(plan), &sampler, 1).map_err(failure)?;
+    let mut optimizer = AdamW::new(adamw(plan), model.policy.params()).map_err(failure)?;
+    let threads = (0..plan.reward_threads).map(|_| rewards::make(plan.reward));
+    let rewards =
+        RewardWorker::new(threads.collect::<Result<_>>()?, Retry::never()).map_err(failure)?;
+
+    let folder = RunFolder::open(job.out, plan, job.resume)?;
+    let checkpoints = Checkpoints::open(folder.path.join("checkpoints"), plan.run.keep_checkpoints)
+        .map_err(failure)?;
+    let resume = if job.resume {
+        latest(&checkpoints)?
+    } else {
+        None
+    };
+    let mut manifest = Manifest::new(plan, job.preset, model.policy.params().numel());
+    manifest.write(&folder.path, "running")?;
+
+    let seeds = Seeds::new(plan.run.seed);
+    let title = format!(
+        "{} {} seed {}",
+        plan.experiment,
+        plan.rl.algorithm.name(),
+        plan.run.seed
+    );
+    let mut tables = Tables::new(&folder.path);
+    let mut events = TensorBoard::new(&folder.path);
+    let mut pictures = Pictures::new(&folder.path, &plan.progress, seeds);
+    let mut console = Console::new(title, plan.run.epochs);
+    let observers: Vec<&mut dyn Observer> =
+        vec![&mut tables, &mut events, &mut pictures, &mut console];
+    let mut context = Context {
+        policy: model.policy.as_mut(),
+        optimizer: &mut optimizer,
+        sampler: &sampler,
+        rewards: &rewards,
+        prompts: &plan.prompts.prompts(),
+        conditioner: model.conditioner.as_ref(),
+        decoder: model.decoder.as_ref(),
+        collective: &Solo,
+        seeds,
+        latent_shape: model.latent_shape.clone(),
+        device: plan.model.device,
+        stop: job.stop.clone(),
+        observers,
+    };
+    let length = ddpo_train::Plan {
+        epochs: plan.run.epochs,
+        checkpoint_every: plan.run.checkpoint_every,
+        max_time: plan.run.max_time,
+        checkpoints: Some(checkpoints),
+        resume,
+    };
+    let begin = Instant::now();
+    let outcome = train(&mut ddpo, &mut context, &length).map_err(failure);
+    manifest.seconds += begin.elapsed().as_secs_f64();
+    let status = match &outcome {
+        Ok(Outcome::Done) => "done",
+        Ok(Outcome::TimeUp { .. }) => "time up",
+        Ok(Outcome::Interrupted { .. }) => "interrupted",
+        Err(_) => "failed",
+    };
+    manifest.write(&folder.path, status)?;
+    outcome
+}
+
+/// The newest whole checkpoint; says which were passed over.
+fn latest(checkpoints: &Checkpoints) -> Result<Option<Checkpoint>> {
+    let found = checkpoints.latest().map_err(failure)?;
+    match &found {
+        None => eprintln!("no checkpoint here yet: starting from the beginning"),
+        Some(checkpoint) => {
+            for damage in &checkpoint.passed_over {
+                eprintln!("warning: {damage}; going on from an older one");
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// DDPO's numbers of a plan.
+pub fn ddpo_config(plan: &Plan) -> DdpoConfig {
+    let rl = &plan.rl;
+    DdpoConfig {
+        estimator: match rl.algorithm {
+            Algorithm::DdpoIs => Estimator::ImportanceSampling {
+                clip_range: rl.clip_range,
+            },
+            Algorithm::DdpoSf => Estimator::ScoreFunction,
+        },
+        samples_per_epoch: rl.samples_per_epoch,
+        updates_per_epoch: rl.updates_per_epoch,
+        sample_batch: plan.sampler.batch,
+        micro_batch: rl.micro_batch,
+        baseline: Baseline::PerPrompt {
+            buffer_size: rl.stats_buffer_size,
+            min_count: rl.stats_min_count,
+        },
+        advantage_clip: rl.advantage_clip,
+        max_grad_norm: rl.max_grad_norm,
+        log_prob: rl.log_prob,
+        // Without guidance in training, or without guidance at all, see `DdpoConfig::ratio_bound`.
+        ratio_bound: (rl.train_guidance || plan.sampler.guidance_scale == 1.0)
+            .then_some(rl.clip_range * rl.ratio_bound),
+        max_skipped: rl.max_skipped,
+    }
+}
+
+/// AdamW's numbers of a plan.
+pub fn adamw(plan: &Plan) -> AdamWConfig {
+    let rl = &plan.rl;
+    AdamWConfig {
+        lr: rl.lr,
+        beta1: rl.beta1,
+        beta2: rl.beta2,
+        eps: rl.adam_eps,
+        weight_decay: rl.weight_decay,
+    }
+}
+
+/// The exit code of what ended a run.
+pub fn failure(error: Error) -> Failure {
+    let exit = match &error {
+        Error::Config { .. } => Exit::Config,
+        Error::Reward(_) | Error::RewardGone { .. } => Exit::Reward,
+        Error::BadReward { .. } | Error::NonFinite { .. } | Error::Ratio { .. } => Exit::Numerical,
+        Error::State { .. } | Error::Damaged { .. } => Exit::Data,
+        _ => Exit::Other,
+    };
+    Failure {
+        exit,
+        error: error.into(),
+    }
+}

@@ -1,0 +1,228 @@
+//! `metrics.csv` and `samples.csv`.
+//!
+//! A resumed run writes the rows that an uninterrupted one has: rows of epochs that are done over again are
+//! taken out before the new ones are added.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use ddpo_eval::runs::{METRIC_COLUMNS, SAMPLE_COLUMNS};
+use ddpo_train::{Error, Event, Observer, Report, SampleRow};
+
+/// Writes both tables.
+#[derive(Debug)]
+pub struct Tables {
+    metrics: PathBuf,
+    samples: PathBuf,
+}
+
+impl Tables {
+    /// In this folder.
+    pub fn new(folder: &Path) -> Self {
+        Self {
+            metrics: folder.join("metrics.csv"),
+            samples: folder.join("samples.csv"),
+        }
+    }
+
+    fn write(&self, event: &Event<'_>) -> Result<()> {
+        match event {
+            Event::Resumed { epochs_done, .. } => {
+                // An interrupted epoch has its samples already, and no metrics.
+                cut(&self.metrics, *epochs_done)?;
+                cut(&self.samples, epochs_done + 1)
+            }
+            Event::Rewarded { epoch, samples } => {
+                cut(&self.samples, *epoch)?;
+                append(
+                    &self.samples,
+                    &SAMPLE_COLUMNS,
+                    samples.iter().map(|row| sample_cells(*epoch, row)),
+                )
+            }
+            Event::EpochDone {
+                epoch,
+                reward_queries,
+                report,
+            } => {
+                cut(&self.metrics, *epoch)?;
+                let (columns, cells) = metric_cells(*epoch, *reward_queries, report);
+                append(&self.metrics, &columns, std::iter::once(cells))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Observer for Tables {
+    fn on(&mut self, event: &Event<'_>) -> ddpo_train::Result<()> {
+        self.write(event)
+            .map_err(|error| Error::observer(error.into_boxed_dyn_error()))
+    }
+}
+
+fn sample_cells(epoch: u64, row: &SampleRow) -> Vec<String> {
+    vec![
+        epoch.to_string(),
+        row.sample_id.to_string(),
+        row.prompt.text.clone(),
+        row.reward.to_string(),
+        row.advantage.to_string(),
+    ]
+}
+
+/// The fixed columns first, then the algorithm's in its order, times last.
+fn metric_cells<'a>(epoch: u64, queries: u64, report: &'a Report) -> (Vec<&'a str>, Vec<String>) {
+    let mut columns = METRIC_COLUMNS.to_vec();
+    let value = |name: &str| report.get(name).map_or_else(String::new, |v| v.to_string());
+    let mut cells = vec![epoch.to_string(), queries.to_string()];
+    cells.extend(METRIC_COLUMNS[2..].iter().map(|name| value(name)));
+    let is_time = |name: &&str| name.starts_with("time/");
+    let names = || report.metrics.iter().map(|(name, _)| *name);
+    let others = names()
+        .filter(|name| !is_time(name))
+        .chain(names().filter(is_time));
+    for name in others.filter(|name| !METRIC_COLUMNS.contains(name)) {
+        columns.push(name);
+        cells.push(value(name));
+    }
+    (columns, cells)
+}
+
+/// Adds rows, all in one write; a header first where there is no file.
+fn append(path: &Path, columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
+    let is_new = !path.exists();
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    if is_new {
+        writer.write_record(columns)?;
+    }
+    for row in rows {
+        writer.write_record(row)?;
+    }
+    let bytes = writer.into_inner().map_err(|error| error.into_error())?;
+    let doing = || format!("cannot write {}", path.display());
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(doing)?;
+    file.write_all(&bytes)
+        .and_then(|()| file.sync_data())
+        .with_context(doing)
+}
+
+/// Takes out the rows of `epoch` and later ones, and a last row that was written half.
+fn cut(path: &Path, epoch: u64) -> Result<()> {
+    let Ok(file) = fs::File::open(path) else {
+        return Ok(());
+    };
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(file);
+    let mut kept = csv::WriterBuilder::new()
+        .flexible(true)
+        .from_writer(Vec::new());
+    let (mut width, mut is_cut) = (0, false);
+    for record in reader.records() {
+        let record = record.with_context(|| format!("cannot read {}", path.display()))?;
+        let is_header = width == 0;
+        if is_header {
+            width = record.len();
+        }
+        let of_kept_epoch = || {
+            record
+                .get(0)
+                .and_then(|cell| cell.parse::<u64>().ok())
+                .is_some_and(|at| at < epoch)
+        };
+        if record.len() == width && (is_header || of_kept_epoch()) {
+            kept.write_record(&record)?;
+        } else {
+            is_cut = true;
+        }
+    }
+    if !is_cut {
+        return Ok(());
+    }
+    let bytes = kept.into_inner().map_err(|error| error.into_error())?;
+    let temporary = path.with_extension("partial");
+    fs::write(&temporary, bytes)
+        .and_then(|()| fs::rename(&temporary, path))
+        .with_context(|| format!("cannot rewrite {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ddpo_reward::Prompt;
+
+    fn epoch(tables: &Tables, epoch: u64, reward: f32) {
+        let samples = [SampleRow {
+            sample_id: epoch,
+            prompt: Prompt::new(0, "a \"cat\", asleep"),
+            reward,
+            advantage: 0.5,
+        }];
+        let mut report = Report::default();
+        report.push("time/epoch_s", 1.0);
+        report.push("reward/mean", f64::from(reward));
+        report.push("reward/std", 0.0);
+        report.push("policy/grad_norm", 0.1);
+        let reward_queries = epoch + 1;
+        tables
+            .write(&Event::Rewarded {
+                epoch,
+                samples: &samples,
+            })
+            .expect("samples");
+        tables
+            .write(&Event::EpochDone {
+                epoch,
+                reward_queries,
+                report: &report,
+            })
+            .expect("metrics");
+    }
+
+    fn read(tables: &Tables) -> [String; 2] {
+        [&tables.metrics, &tables.samples].map(|path| fs::read_to_string(path).expect("a table"))
+    }
+
+    #[test]
+    fn a_resumed_run_has_the_rows_of_an_uninterrupted_one() {
+        let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+        let [whole, resumed] = [0, 1].map(|i| Tables::new(folders[i].path()));
+        for e in 0..4 {
+            epoch(&whole, e, e as f32);
+        }
+        for e in 0..3 {
+            epoch(&resumed, e, if e == 2 { 9.0 } else { e as f32 });
+        }
+        let event = Event::Resumed {
+            epochs_done: 2,
+            reward_queries: 2,
+        };
+        resumed.write(&event).expect("cut");
+        for e in 2..4 {
+            epoch(&resumed, e, e as f32);
+        }
+        assert_eq!(read(&whole), read(&resumed));
+    }
+
+    #[test]
+    fn columns_begin_with_the_fixed_ones_and_end_with_times() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tables = Tables::new(folder.path());
+        epoch(&tables, 0, 2.0);
+        let [metrics, samples] = read(&tables);
+        assert_eq!(
+            metrics.lines().next(),
+            Some("epoch,reward_queries,reward/mean,reward/std,policy/grad_norm,time/epoch_s")
+        );
+        let rows = ddpo_eval::runs::parse_samples(samples.as_bytes(), &tables.samples);
+        assert_eq!(rows.expect("samples")[0].prompt, "a \"cat\", asleep");
+    }
+}
