@@ -1,1 +1,86 @@
-//! Checks across crates.
+//! Starts `ddpo` as a user does, for the end-to-end checks in `tests/`.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// Root of the repository.
+pub fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+/// The program, built from the present sources into the folder that this test runs from.
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let test = std::env::current_exe().expect("a test has a path");
+        let profile = test
+            .parent()
+            .and_then(Path::parent)
+            .expect("target/PROFILE/deps/test");
+        let target = profile.parent().expect("target/PROFILE");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo
+            .current_dir(root())
+            .args(["build", "--quiet", "--package", "ddpo-cli"]);
+        cargo.arg("--target-dir").arg(target);
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        let status = cargo.status().expect("cargo starts");
+        assert!(status.success(), "ddpo does not build");
+        profile.join("ddpo")
+    })
+}
+
+/// What a call of `ddpo` ended with.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit code.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Ended {
+    fn of(output: &Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Checks the exit code and that standard error has all of these.
+    #[track_caller]
+    pub fn expect(self, code: i32, parts: &[&str]) -> Self {
+        assert_eq!(self.code, code, "standard error: {}", self.stderr);
+        for part in parts {
+            assert!(
+                self.stderr.contains(part),
+                "`{part}` is not in: {}",
+                self.stderr
+            );
+        }
+        self
+    }
+}
+
+/// `ddpo` with arguments, in the repository's root, one thread for libtorch.
+pub fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(program());
+    command
+        .current_dir(root())
+        .args(args)
+        .env("OMP_NUM_THREADS", "1");
+    command
+}
+
+/// Runs [`command`] to its end.
+pub fn ddpo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Ended {
+    Ended::of(&command(args).output().expect("ddpo starts"))
+}
