@@ -2,6 +2,8 @@
 
 mod checkpoint;
 mod collective;
+#[cfg(feature = "dev")]
+pub mod dev;
 mod error;
 mod event;
 mod optimizer;
