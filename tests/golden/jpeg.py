@@ -3,12 +3,16 @@
 Writes `jpeg/images.bin` (lossless WebP files, one after another) and `jpeg/expected.json`, an entry a
 picture: name, height, width, length in images.bin, bytes and CRC-32 of Pillow's file, colourfulness.
 
+Besides noise, flat pictures and drawn faces there are 40 drawings of Noto Emoji (Apache-2.0) and Fluent Emoji
+(MIT), from the sheets of ddpo-pocket; crates/ddpo-pocket/assets/artwork/LICENSES.md names the authors.
+
 Everything is drawn with whole numbers (Pillow resizes bytes in fixed point), so that another machine
 regenerates the same pictures.
 """
 
 import io
 import json
+import os
 import pathlib
 import zlib
 
@@ -16,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 OUT = pathlib.Path(__file__).parent / "jpeg"
+REPOSITORY = pathlib.Path(os.environ.get("GOLDEN_REPOSITORY", OUT.parents[2]))
 RNG = np.random.default_rng(20230522)
 
 
@@ -73,6 +78,22 @@ def artwork(height, width, ground):
     return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
 
 
+def drawing(sheet, cell, ground):
+    """One drawing of a sheet of 80×80 cells, 16 in a row, on a 64×64 ground."""
+    left, top = cell % 16 * 80, cell // 16 * 80
+    glyph = sheet.crop((left, top, left + 80, top + 80)).resize((56, 56), Image.Resampling.LANCZOS)
+    if ground == "noise":
+        image = Image.fromarray(noise(64, 64) // 4 + 96)
+    else:
+        image = Image.new("RGB", (64, 64), (255, 255, 255) if ground == "white" else colour())
+    if ground == "stripes":
+        draw = ImageDraw.Draw(image)
+        for x in range(0, 64, 16):
+            draw.rectangle((x, 0, x + 7, 63), fill=colour())
+    image.paste(glyph, (4, 4), glyph)
+    return np.asarray(image)
+
+
 def pictures():
     for i in range(60):
         height, width = (int(v) for v in RNG.integers(16, 65, 2)) if i >= 12 else (64, 64)
@@ -97,6 +118,12 @@ def pictures():
     for height, width in sizes:
         yield f"odd/noise-{height}x{width}", noise(height, width)
         yield f"odd/photograph-{height}x{width}", photograph(height, width, 2)
+    for name in ["noto", "fluent_3d"]:
+        folder = REPOSITORY / "crates/ddpo-pocket/assets/artwork"
+        sheet = Image.open(folder / f"{name}.webp").convert("RGBA")
+        for i in range(20):
+            ground = ["white", "plain", "stripes", "noise"][i % 4]
+            yield f"drawing/{name}-{7 * i}-{ground}", drawing(sheet, 7 * i, ground)
 
 
 def jpeg_file(pixels):

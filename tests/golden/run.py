@@ -5,7 +5,8 @@
     python tests/golden/run.py --out DIR [NAME ...]  regenerate into DIR; changes nothing here
 
 A generator `NAME.py` writes to the folder `NAME/` beside itself. It is run as a copy in a temporary
-folder, so that a failure leaves the committed files as they were. Files are compared as README.md says.
+folder, so that a failure leaves the committed files as they were; it finds other files of the repository
+under the environment variable GOLDEN_REPOSITORY. Files are compared as README.md says.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import os
 import pathlib
 import platform
 import re
@@ -41,7 +43,9 @@ def generate(names, folder):
         shutil.copy(script, folder)
     for name in names:
         print(f"golden: {name}", file=sys.stderr)
-        subprocess.run([sys.executable, str(folder / f"{name}.py")], cwd=folder, check=True)
+        environment = {**os.environ, "GOLDEN_REPOSITORY": str(HERE.parents[1])}
+        command = [sys.executable, str(folder / f"{name}.py")]
+        subprocess.run(command, cwd=folder, env=environment, check=True)
         if not files(folder / name):
             sys.exit(f"golden: {name}.py wrote nothing to {name}/")
 

@@ -2,7 +2,7 @@
 
 use ddpo_reward::{Images, Prompt, Result, Reward, check_batch};
 
-/// Minus the mean byte, −255 to 0.
+/// How far the mean byte is below white, 0 to 255.
 struct Darkness;
 
 impl Reward for Darkness {
@@ -13,7 +13,7 @@ impl Reward for Darkness {
     fn score(&mut self, images: &Images, prompts: &[Prompt]) -> Result<Vec<f32>> {
         check_batch(images, prompts)?;
         let mean = |rgb: &[u8]| rgb.iter().map(|&v| f32::from(v)).sum::<f32>() / rgb.len() as f32;
-        Ok(images.iter_bytes().map(|rgb| -mean(rgb)).collect())
+        Ok(images.iter_bytes().map(|rgb| 255.0 - mean(rgb)).collect())
     }
 }
 

@@ -15,7 +15,7 @@ pub const QUALITY: i32 = 95;
 
 /// Minus the size as a JPEG file, in kB of 1000 bytes: at most about −0.6, more is a simpler picture.
 ///
-/// The floor is the file of a flat picture: 0.63 kB at 64×64, 4.7 kB at 512×512.
+/// The floor is the file of a flat picture: 0.7 kB at 64×64, 4.7 kB at 512×512.
 #[derive(Debug)]
 pub struct JpegCompressibility(JpegSize);
 
