@@ -142,15 +142,12 @@ impl SpatialTransformer {
     pub fn forward(&self, x: &Tensor, context: &Tensor) -> Tensor {
         let (batch, channels, height, width) = x.size4().expect("feature map has four dimensions");
         let h = self.proj_in.forward(&self.norm.forward(x));
-        // A contiguous copy: layer norms and linears run over the last dimension.
-        let mut h = h
-            .view([batch, channels, height * width])
-            .transpose(1, 2)
-            .contiguous();
+        // On channels-last maps, which the UNet keeps, neither change of layout copies anything.
+        let mut h = h.permute([0, 2, 3, 1]).reshape([batch, height * width, channels]);
         for block in &self.blocks {
             h = block.forward(&h, context);
         }
-        let h = h.transpose(1, 2).reshape([batch, channels, height, width]);
+        let h = h.view([batch, height, width, channels]).permute([0, 3, 1, 2]);
         self.proj_out.forward(&h) + x
     }
 }

@@ -45,6 +45,15 @@ pub enum Error {
     /// Weights that do not fit, or a device that is not there.
     #[error(transparent)]
     Torch(#[from] ddpo_torch::Error),
+    /// The text encoder or tokenizer.
+    #[error(transparent)]
+    Clip(#[from] ddpo_clip::Error),
+    /// The noise schedule.
+    #[error(transparent)]
+    Sched(#[from] ddpo_sched::Error),
+    /// Checkpoints and parameters.
+    #[error(transparent)]
+    Train(#[from] ddpo_train::Error),
     /// libtorch said no.
     #[error(transparent)]
     Tch(#[from] tch::TchError),

@@ -2,10 +2,17 @@
 
 pub mod attention;
 pub mod error;
+pub mod files;
+mod layout;
+pub mod pipeline;
+pub mod policy;
 pub mod resnet;
 pub mod unet;
 pub mod vae;
 
 pub use error::{Error, Result};
+pub use files::Files;
+pub use pipeline::{ImageDecoder, Named, PromptEncoder, StableDiffusion};
+pub use policy::UnetPolicy;
 pub use unet::{Unet, UnetConfig};
 pub use vae::{Vae, VaeConfig};

@@ -14,6 +14,7 @@ mod run;
 mod state;
 
 pub use checkpoint::{Checkpoint, Checkpoints};
+pub use ddpo_reward::{Images, Prompt};
 pub use collective::{Collective, Solo, Threads};
 pub use error::{Error, Result};
 pub use event::{Boundary, Event, Observer, Phase, Report, SampleRow};
