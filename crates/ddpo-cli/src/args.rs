@@ -29,8 +29,12 @@ pub enum Command {
     Run(RunArgs),
     /// Runs an experiment: every algorithm, every seed, one report, all claims
     Reproduce(ReproduceArgs),
+    /// Samples pictures from a model
+    Sample(SampleArgs),
     /// Scores pictures with a reward
     Score(ScoreArgs),
+    /// One update from a stored rollout, with its gradients
+    Replay(ReplayArgs),
     /// Writes the report of one or several runs
     Report(ReportArgs),
 }
@@ -52,7 +56,7 @@ impl ConfigArgs {
     /// What the configuration is read from.
     pub fn source(&self) -> Source {
         Source {
-            file: self.config.clone(),
+            file: Some(self.config.clone()),
             preset: self.preset.clone(),
             set: self.set.clone(),
             ..Source::default()
@@ -99,6 +103,50 @@ pub struct ReproduceArgs {
     pub out: Option<PathBuf>,
 }
 
+/// `ddpo sample`.
+#[derive(Args)]
+pub struct SampleArgs {
+    /// `pocket`, or a folder in the diffusers layout
+    #[arg(long)]
+    pub model: String,
+    /// What to show; repeatable
+    #[arg(long, required = true)]
+    pub prompt: Vec<String>,
+    /// LoRA file that training wrote
+    #[arg(long)]
+    pub lora: Option<PathBuf>,
+    /// Denoising steps
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub steps: u64,
+    /// Strength of classifier-free guidance; 1 is none
+    #[arg(long, default_value_t = 5.0)]
+    pub guidance: f64,
+    /// Noise of a step, 0 to 1
+    #[arg(long, default_value_t = 1.0)]
+    pub eta: f64,
+    /// Of the noise that --latents and --noise do not give
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// cpu or cuda:N
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// f32, bf16 or f16
+    #[arg(long, default_value = "f32")]
+    pub dtype: String,
+    /// safetensors with `latents` [batch, c, h, w]: the initial latent
+    #[arg(long)]
+    pub latents: Option<PathBuf>,
+    /// safetensors with `noise` [steps, batch, c, h, w], in the order in which the steps consume it
+    #[arg(long)]
+    pub noise: Option<PathBuf>,
+    /// Writes everything that the steps saw and made
+    #[arg(long)]
+    pub trace: Option<PathBuf>,
+    /// Folder for the pictures
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
 /// `ddpo score`.
 #[derive(Args)]
 pub struct ScoreArgs {
@@ -112,6 +160,23 @@ pub struct ScoreArgs {
     #[arg(long)]
     pub prompts: Option<PathBuf>,
     /// CSV file to write
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// `ddpo replay`.
+#[derive(Args)]
+pub struct ReplayArgs {
+    /// `pocket`, or a folder in the diffusers layout
+    #[arg(long)]
+    pub model: String,
+    /// A trace of `ddpo sample` with `advantages` [batch]
+    #[arg(long)]
+    pub rollout: PathBuf,
+    /// Sets one key, as `rl.lr=1e-4`; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Folder for weights, gradients and metrics
     #[arg(long)]
     pub out: PathBuf,
 }

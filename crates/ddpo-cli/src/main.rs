@@ -14,10 +14,12 @@ mod manifest;
 mod model;
 mod plan;
 mod record;
+mod replay;
 mod report;
 mod reproduce;
 mod rewards;
 mod run;
+mod sample;
 mod score;
 mod stop;
 mod suggest;
@@ -48,6 +50,8 @@ fn run(command: Command) -> Result<Exit> {
         Command::Plan(args) => plan::print(&args),
         Command::Run(args) => run::run(&args),
         Command::Reproduce(args) => reproduce::run(&args),
+        Command::Sample(args) => sample::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Report(args) => report::run(&args),
     }

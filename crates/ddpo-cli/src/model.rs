@@ -1,34 +1,140 @@
 //! A model and everything around it that training and sampling need.
 
-use ddpo_sched::ScheduleConfig;
-use ddpo_train::{Conditioner, Decoder, Policy};
+use std::path::{Path, PathBuf};
 
-use crate::config::{ModelPlan, PolicyPlan, SamplerPlan};
-use crate::failure::{Exit, Failure, Result};
+use ddpo_model::{Files, ImageDecoder, PromptEncoder, StableDiffusion, UnetPolicy};
+use ddpo_sched::{DenoiseInput, Denoiser, Guided, ScheduleConfig};
+use ddpo_train::{ParamSet, Persist, Policy, StateReader, StateWriter};
+use tch::{Device, Kind, Tensor};
 
-/// A loaded model.
+use crate::config::{PolicyPlan, Train};
+use crate::failure::{Exit, Failure, OrExit, Result};
+
+/// The name of the embedded model.
+const POCKET: &str = "pocket";
+
+/// A model that is ready to be trained.
 pub struct Model {
-    /// What is trained.
+    /// What is trained, guided.
     pub policy: Box<dyn Policy>,
     /// Prompts to conditioning.
-    pub conditioner: Box<dyn Conditioner>,
+    pub prompts: PromptEncoder,
     /// Latents to pictures.
-    pub decoder: Box<dyn Decoder>,
+    pub images: ImageDecoder,
     /// Shape of one latent.
     pub latent_shape: Vec<i64>,
     /// The noise schedule it was trained with.
     pub schedule: ScheduleConfig,
 }
 
+/// How ε is guided.
+#[derive(Debug, Clone, Copy)]
+pub struct Guidance {
+    /// Strength; 1 is none.
+    pub scale: f64,
+    /// Whether training uses it as sampling does.
+    pub in_training: bool,
+}
+
 impl Model {
-    /// Reads the weights.
-    pub fn load(
-        model: &ModelPlan,
-        _policy: &PolicyPlan,
-        _sampler: &SamplerPlan,
-        _train_guidance: bool,
+    /// A policy of a whole model.
+    ///
+    /// `uncond` is the conditioning of the empty prompt, `[1, tokens, dim]`; computed when not given.
+    pub fn new(
+        whole: StableDiffusion,
+        plan: &PolicyPlan,
+        guidance: Guidance,
+        uncond: Option<Tensor>,
     ) -> Result<Self> {
-        let message = format!("model `{}` cannot be loaded yet", model.path);
-        Err(Failure::new(Exit::Data, message))
+        let latent_shape = whole.latent_shape().to_vec();
+        let StableDiffusion {
+            unet,
+            prompts,
+            images,
+            schedule,
+            ..
+        } = whole;
+        let uncond = match uncond {
+            Some(uncond) => uncond,
+            None => prompts
+                .encode(&[""])
+                .or_exit(Exit::Data, "cannot embed the empty prompt")?,
+        };
+        let doing = "the policy cannot be made";
+        let policy = match plan.train {
+            Train::Full => UnetPolicy::full(unet).or_exit(Exit::Config, doing)?,
+            Train::Lora { .. } => {
+                return Err(Failure::config(
+                    "policy.train = \"lora\" is not available yet",
+                ));
+            }
+        };
+        let guided = Guided::new(policy, uncond, guidance.scale);
+        let policy: Box<dyn Policy> = match guidance.in_training {
+            true => Box::new(guided),
+            false => Box::new(GuidedSampling(guided)),
+        };
+        Ok(Self {
+            policy,
+            prompts,
+            images,
+            latent_shape,
+            schedule,
+        })
+    }
+}
+
+/// Reads a model: `pocket`, or a folder in the diffusers layout.
+pub fn open(path: &str, device: Device, kind: Kind) -> Result<StableDiffusion> {
+    let files = files(path)?;
+    StableDiffusion::load(&files, device, kind).or_exit(Exit::Data, format!("model `{path}`"))
+}
+
+fn files(path: &str) -> Result<Files> {
+    if path == POCKET {
+        return Ok(Files::Folder(PathBuf::from(
+            "crates/ddpo-pocket/assets/model",
+        )));
+    }
+    let folder = Path::new(path);
+    if !folder.is_dir() {
+        let message = format!(
+            "model `{path}` is no folder: expected `{POCKET}`, or a folder in the diffusers layout"
+        );
+        return Err(Failure::new(Exit::Data, message));
+    }
+    Ok(Files::Folder(folder.to_owned()))
+}
+
+/// Samples with guidance and trains without (paper, appendix E.1, the ablation).
+struct GuidedSampling(Guided<UnetPolicy>);
+
+impl Denoiser for GuidedSampling {
+    fn predict(&self, input: DenoiseInput<'_>) -> ddpo_sched::Result<Tensor> {
+        self.0.predict(input)
+    }
+}
+
+impl Policy for GuidedSampling {
+    fn params(&self) -> &ParamSet {
+        self.0.inner.params()
+    }
+
+    fn accumulate(
+        &self,
+        input: DenoiseInput<'_>,
+        loss: &mut dyn FnMut(&Tensor) -> ddpo_train::Result<Tensor>,
+    ) -> ddpo_train::Result<()> {
+        self.0.inner.accumulate(input, loss)
+    }
+}
+
+impl Persist for GuidedSampling {
+    fn save(&self, out: &mut StateWriter) -> ddpo_train::Result<()> {
+        self.0.inner.save(out)
+    }
+
+    fn load(&mut self, from: &StateReader) -> ddpo_train::Result<()> {
+        self.0.inner.load(from)
     }
 }

@@ -14,7 +14,7 @@ use crate::config::{Algorithm, Plan};
 use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::folder::RunFolder;
 use crate::manifest::Manifest;
-use crate::model::Model;
+use crate::model::{self, Guidance, Model};
 use crate::rewards;
 use crate::watch::{Console, Pictures, Tables, TensorBoard};
 
@@ -35,12 +35,12 @@ pub struct Job<'a> {
 ///
 /// Everything that can be wrong with configuration, weights and checkpoint is found before anything is written.
 pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
-    let mut model = Model::load(
-        &plan.model,
-        &plan.policy,
-        &plan.sampler,
-        plan.rl.train_guidance,
-    )?;
+    let whole = model::open(&plan.model.path, plan.model.device, plan.model.dtype)?;
+    let guidance = Guidance {
+        scale: plan.sampler.guidance_scale,
+        in_training: plan.rl.train_guidance,
+    };
+    let mut model = Model::new(whole, &plan.policy, guidance, None)?;
     let sampler = Ddim::new(&model.schedule, plan.sampler.n_steps, plan.sampler.eta)
         .or_exit(Exit::Config, "the sampler cannot be made")?;
     let mut ddpo = Ddpo::new(ddpo_config(plan), &sampler, 1).map_err(failure)?;
@@ -79,8 +79,8 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
         sampler: &sampler,
         rewards: &rewards,
         prompts: &plan.prompts.prompts(),
-        conditioner: model.conditioner.as_ref(),
-        decoder: model.decoder.as_ref(),
+        conditioner: &model.prompts,
+        decoder: &model.images,
         collective: &Solo,
         seeds,
         latent_shape: model.latent_shape.clone(),

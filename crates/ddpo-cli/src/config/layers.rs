@@ -21,8 +21,8 @@ const BUILT_IN: [(&str, &str); 1] = [(
 /// What the user named.
 #[derive(Debug, Clone, Default)]
 pub struct Source {
-    /// The experiment's file.
-    pub file: PathBuf,
+    /// The experiment's file; without it there is nothing but the preset and [`REPLAY`].
+    pub file: Option<PathBuf>,
     /// Preset, else `pocket`.
     pub preset: Option<String>,
     /// `KEY=VALUE` pairs, in their order.
@@ -31,9 +31,30 @@ pub struct Source {
     pub algorithm: Option<String>,
     /// The seed, where something else than the configuration decides.
     pub seed: Option<u64>,
+    /// The model, where something else than the configuration decides.
+    pub model: Option<String>,
 }
 
+/// What stands in for an experiment when one stored update is replayed: nothing of it is used.
+const REPLAY: &str = r#"
+experiment = "replay"
+title = "Replay"
+run.epochs = 1
+reward.kind = "jpeg-compressibility"
+prompts.set = "animals"
+reproduce.algorithms = []
+"#;
+
 impl Source {
+    /// One update from a stored rollout.
+    pub fn replay(model: &str, set: &[String]) -> Self {
+        Self {
+            model: Some(model.to_owned()),
+            set: set.to_vec(),
+            ..Self::default()
+        }
+    }
+
     /// The preset's name.
     pub fn preset(&self) -> &str {
         self.preset.as_deref().unwrap_or(DEFAULT_PRESET)
@@ -45,9 +66,16 @@ impl Source {
 /// What the experiment says anywhere lies over what the preset says anywhere, so that the resolved
 /// configuration of a run gives the same run again.
 pub fn layer(source: &Source) -> Result<Figment> {
-    let folder = source.file.parent().unwrap_or(Path::new(""));
+    let folder = source
+        .file
+        .as_deref()
+        .and_then(Path::parent)
+        .unwrap_or(Path::new(""));
     let preset = Figment::new().merge(preset(source.preset(), &folder.join("presets"))?);
-    let file = Figment::new().merge(read(&source.file)?);
+    let file = Figment::new().merge(match &source.file {
+        Some(file) => read(file)?,
+        None => Parsed::new(REPLAY, "ddpo replay".into())?,
+    });
     let sets = sets(source)?;
     let set = |figment: Figment| sets.iter().cloned().fold(figment, Figment::merge);
     // A wrong type here is reported with all other problems, by the reader.
@@ -73,8 +101,15 @@ fn sets(source: &Source) -> Result<Vec<Set>> {
         algorithm.map(|name| Set::new("rl.algorithm", name.as_str().into(), "--algorithms"));
     let seed = source.seed.iter();
     let seed = seed.map(|&seed| Set::new("run.seed", seed.into(), "--seeds"));
+    let model = source.model.iter();
+    let model = model.map(|path| Set::new("model.path", path.as_str().into(), "--model"));
     let pairs = source.set.iter().map(|pair| Set::parse(pair));
-    algorithm.chain(seed).map(Ok).chain(pairs).collect()
+    algorithm
+        .chain(seed)
+        .chain(model)
+        .map(Ok)
+        .chain(pairs)
+        .collect()
 }
 
 fn preset(name: &str, folder: &Path) -> Result<Parsed> {

@@ -9,9 +9,7 @@ mod plan;
 mod reader;
 
 pub use layers::Source;
-pub use plan::{
-    Algorithm, ClaimRow, ModelPlan, Plan, PolicyPlan, ProgressPlan, RewardKind, SamplerPlan, Train,
-};
+pub use plan::{Algorithm, ClaimRow, DTYPES, Plan, PolicyPlan, ProgressPlan, RewardKind, Train};
 pub use reader::Entry;
 
 #[cfg(test)]

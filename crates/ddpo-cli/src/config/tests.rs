@@ -8,7 +8,7 @@ const CONFIGS: [&str; 3] = ["compressibility", "incompressibility", "aesthetic"]
 fn source(name: &str, set: &[&str]) -> Source {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
     Source {
-        file: folder.join(format!("{name}.toml")),
+        file: Some(folder.join(format!("{name}.toml"))),
         set: set.iter().map(|pair| (*pair).to_owned()).collect(),
         ..Source::default()
     }
@@ -154,7 +154,7 @@ fn a_resolved_configuration_gives_the_same_run_again() {
     let file = folder.path().join("config.toml");
     std::fs::write(&file, crate::folder::render(&plan.entries)).expect("a file");
     let again = Plan::load(&Source {
-        file,
+        file: Some(file),
         ..Source::default()
     })
     .expect("the same plan");

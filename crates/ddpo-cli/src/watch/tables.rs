@@ -74,7 +74,7 @@ fn sample_cells(epoch: u64, row: &SampleRow) -> Vec<String> {
 }
 
 /// The fixed columns first, then the algorithm's in its order, times last.
-fn metric_cells<'a>(epoch: u64, queries: u64, report: &'a Report) -> (Vec<&'a str>, Vec<String>) {
+fn metric_cells(epoch: u64, queries: u64, report: &Report) -> (Vec<&str>, Vec<String>) {
     let mut columns = METRIC_COLUMNS.to_vec();
     let value = |name: &str| report.get(name).map_or_else(String::new, |v| v.to_string());
     let mut cells = vec![epoch.to_string(), queries.to_string()];
