@@ -84,3 +84,32 @@ pub fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
 pub fn ddpo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Ended {
     Ended::of(&command(args).output().expect("ddpo starts"))
 }
+
+/// The small Stable Diffusion of `tests/golden/sd_tiny.py`, in the diffusers layout.
+pub fn tiny_model() -> PathBuf {
+    root().join("tests/golden/sd_tiny/model")
+}
+
+/// A copy of [`tiny_model`] to be damaged.
+pub fn copy_of_tiny_model(to: &Path) -> PathBuf {
+    let model = to.join("model");
+    copy_folder(&tiny_model(), &model);
+    model
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a file");
+        }
+    }
+}
+
+/// A path as an argument.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("paths of tests are UTF-8")
+}

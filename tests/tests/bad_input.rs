@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use ddpo_tests::ddpo;
+use ddpo_tests::{copy_of_tiny_model, ddpo, text};
 
 const CONFIG: &str = "configs/compressibility.toml";
 
@@ -29,7 +29,7 @@ fn nothing_written(folder: &Path) {
 fn an_unknown_key_is_named_with_the_one_that_was_meant() {
     let out = tempfile::tempdir().expect("a folder");
     let out = out.path().join("run");
-    let to = out.to_str().expect("UTF-8");
+    let to = text(&out);
     let set = "rl.learning_rte=1";
     refused(
         &["run", CONFIG, "--set", set, "--out", to],
@@ -74,8 +74,7 @@ fn a_configuration_that_is_no_toml_is_told_with_its_line() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("broken.toml");
     fs::write(&file, "[run]\nepochs = \n").expect("a file");
-    let file = file.to_str().expect("UTF-8");
-    ddpo(["run", file]).expect(2, &["broken.toml", "line 2"]);
+    ddpo(["run", text(&file)]).expect(2, &["broken.toml", "line 2"]);
 }
 
 #[test]
@@ -116,4 +115,118 @@ fn missing_files_and_unknown_names_are_told() {
         &["nowhere.png"],
     );
     refused(&["report", "configs"], 3, &["configs is no run"]);
+}
+
+/// Damages one file of a copy of the tiny model, and wants the message to name what is wrong with it.
+#[track_caller]
+fn refused_model(file: &str, damage: impl Fn(&mut Vec<u8>), parts: &[&str]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = copy_of_tiny_model(folder.path());
+    let path = model.join(file);
+    let mut bytes = fs::read(&path).expect(file);
+    damage(&mut bytes);
+    fs::write(&path, bytes).expect(file);
+    let out = folder.path().join("run");
+    let set = format!("model.path={}", text(&model));
+    refused(
+        &["run", CONFIG, "--set", &set, "--out", text(&out)],
+        3,
+        parts,
+    );
+    nothing_written(&out);
+}
+
+const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+
+#[test]
+fn truncated_weights_are_told() {
+    refused_model(UNET, |bytes| bytes.truncate(1000), &[UNET]);
+    refused_model(UNET, Vec::clear, &[UNET]);
+    refused_model(UNET, |bytes| bytes[0] = 0xff, &[UNET]);
+}
+
+#[test]
+fn a_misshapen_tensor_is_named() {
+    let swap = |bytes: &mut Vec<u8>| {
+        let (right, wrong) = (br#""shape":[8,4,3,3]"#, br#""shape":[4,8,3,3]"#);
+        let at = bytes
+            .windows(right.len())
+            .position(|window| window == right)
+            .expect("conv_in.weight");
+        bytes[at..at + wrong.len()].copy_from_slice(wrong);
+    };
+    refused_model(
+        UNET,
+        swap,
+        &["conv_in.weight", "[4, 8, 3, 3]", "[8, 4, 3, 3]"],
+    );
+}
+
+#[test]
+fn a_broken_file_beside_the_weights_is_named() {
+    refused_model(
+        "unet/config.json",
+        |bytes| bytes.truncate(20),
+        &["unet/config.json"],
+    );
+    refused_model(
+        "tokenizer/vocab.json",
+        |bytes| bytes.truncate(20),
+        &["vocab.json"],
+    );
+}
+
+#[test]
+fn a_model_that_is_not_there_is_named() {
+    let set = "model.path=nowhere/model";
+    refused(
+        &["run", CONFIG, "--set", set],
+        3,
+        &["nowhere/model", "`pocket`"],
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let set = format!("model.path={}", text(folder.path()));
+    refused(
+        &["run", CONFIG, "--set", &set],
+        3,
+        &["unet/config.json", "diffusers layout"],
+    );
+}
+
+#[test]
+fn an_unwritable_output_folder_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = copy_of_tiny_model(folder.path());
+    let set = format!("model.path={}", text(&model));
+    let file = folder.path().join("file");
+    fs::write(&file, "").expect("a file");
+    let out = file.join("run");
+    refused(
+        &["run", CONFIG, "--set", &set, "--out", text(&out)],
+        2,
+        &["cannot write", text(&out), "--out"],
+    );
+}
+
+#[test]
+fn weights_that_are_not_numbers_end_as_a_numerical_failure() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = copy_of_tiny_model(folder.path());
+    let mut bytes = fs::read(model.join(UNET)).expect("weights");
+    let n = bytes.len();
+    bytes[n - 400..].fill(0xff);
+    fs::write(model.join(UNET), bytes).expect("weights");
+    let set = format!("model.path={}", text(&model));
+    let out = folder.path().join("run");
+    let args = [
+        "run",
+        CONFIG,
+        "--set",
+        &set,
+        "--set",
+        "rl.samples_per_epoch=8",
+        "--out",
+        text(&out),
+    ];
+    refused(&args, 5, &["not finite"]);
 }
