@@ -20,20 +20,28 @@ pub fn start(subcommand: &str, args: &[String]) -> Result<ExitCode> {
     Ok(shell::exit_code(shell::status(&mut command)?))
 }
 
-/// Rebuilds the artwork pack; that binary links no more than it must.
+/// Rebuilds the artwork pack from its npm packages.
 pub fn pack_artwork(args: &[String]) -> Result<ExitCode> {
+    pocket("pocket-pack", "pack-builder", args)
+}
+
+/// Trains the pocket model; work in progress goes to `runs/pretrain-pocket` unless `--work` says otherwise.
+pub fn pretrain_pocket(args: &[String]) -> Result<ExitCode> {
+    let mut args = args.to_vec();
+    let is_work = |arg: &String| arg == "--work" || arg.starts_with("--work=");
+    if !args.iter().any(is_work) {
+        args.extend(["--work", "runs/pretrain-pocket"].map(str::to_owned));
+    }
+    pocket("pocket-pretrain", "pretrain-bin", &args)
+}
+
+/// Builds and starts a binary of ddpo-pocket, which needs a feature of its own.
+fn pocket(binary: &str, feature: &str, args: &[String]) -> Result<ExitCode> {
     setup::ensure(setup::Kind::Cpu)?;
     let mut command = shell::cargo();
+    command.args(["run", "--release", "--package", "ddpo-pocket"]);
     command
-        .args([
-            "run",
-            "--release",
-            "--package",
-            "ddpo-pocket",
-            "--bin",
-            "pocket-pack",
-            "--",
-        ])
+        .args(["--features", feature, "--bin", binary, "--"])
         .args(args);
     Ok(shell::exit_code(shell::status(&mut command)?))
 }

@@ -66,7 +66,7 @@ enum Command {
     Pretrain {
         /// Which model; `pocket` is the only one
         model: String,
-        /// Handed to `ddpo pretrain-pocket`
+        /// Handed to `pocket-pretrain`; `--help` lists them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
@@ -132,9 +132,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test => ci::run(),
         Command::Bench { args } => ci::bench(&args),
         Command::Golden { check } => golden::run(check),
-        Command::Pretrain { model, args } if model == "pocket" => {
-            ddpo::start("pretrain-pocket", &args)
-        }
+        Command::Pretrain { model, args } if model == "pocket" => ddpo::pretrain_pocket(&args),
         Command::Pretrain { model, .. } => Ok(shell::usage(&format!(
             "unknown model `{model}`: only `pocket` can be pretrained"
         ))),
