@@ -25,12 +25,17 @@ pub fn pack_artwork(args: &[String]) -> Result<ExitCode> {
     pocket("pocket-pack", "pack-builder", args)
 }
 
-/// Trains the pocket model; work in progress goes to `runs/pretrain-pocket` unless `--work` says otherwise.
+/// Trains the pocket model: by default in `runs/pretrain-pocket`, exported over the crate's own assets.
 pub fn pretrain_pocket(args: &[String]) -> Result<ExitCode> {
     let mut args = args.to_vec();
-    let is_work = |arg: &String| arg == "--work" || arg.starts_with("--work=");
-    if !args.iter().any(is_work) {
-        args.extend(["--work", "runs/pretrain-pocket"].map(str::to_owned));
+    let defaults = [
+        ("--work", "runs/pretrain-pocket"),
+        ("--assets", "crates/ddpo-pocket/assets"),
+    ];
+    for (flag, value) in defaults {
+        if !args.iter().any(|arg| arg.split('=').next() == Some(flag)) {
+            args.extend([flag, value].map(str::to_owned));
+        }
     }
     pocket("pocket-pretrain", "pretrain-bin", &args)
 }

@@ -1,6 +1,4 @@
-//! `ddpo`: trains, samples, scores and reports.
-//!
-//! The composition root: the only place that knows configurations, output folders and every other crate.
+#![doc = include_str!("../README.md")]
 
 use std::process::ExitCode;
 

@@ -30,10 +30,7 @@ pub fn run(args: &SampleArgs) -> Result<Exit> {
         scale: args.guidance,
         in_training: true,
     };
-    let plan = PolicyPlan {
-        train: Train::Full,
-        checkpointing: false,
-    };
+    let plan = PolicyPlan { train: Train::Full };
     let model = Model::new(whole, &plan, guidance, Some(uncond.shallow_clone()))?;
     let n_steps = args.steps as usize;
     let sampler =

@@ -89,8 +89,6 @@ pub enum Train {
 pub struct PolicyPlan {
     /// What training changes.
     pub train: Train,
-    /// Whether activations are computed again in the backward pass.
-    pub checkpointing: bool,
 }
 
 /// `[sampler]`.
@@ -358,13 +356,17 @@ fn policy(r: &mut Reader) -> PolicyPlan {
     let is_lora = r.choice("policy.train", &[("full", false), ("lora", true)]);
     let rank = r.count("policy.lora.rank", 1..=1024);
     let alpha = r.number("policy.lora.alpha", 1e-6..=1e6);
+    if r.get::<bool>("policy.checkpointing", "true or false") {
+        r.problem(
+            "policy.checkpointing",
+            "is true: gradient checkpointing is not available yet",
+        );
+    }
     PolicyPlan {
-        train: if is_lora {
-            Train::Lora { rank, alpha }
-        } else {
-            Train::Full
+        train: match is_lora {
+            true => Train::Lora { rank, alpha },
+            false => Train::Full,
         },
-        checkpointing: r.get("policy.checkpointing", "true or false"),
     }
 }
 
