@@ -7,6 +7,7 @@
 mod layers;
 mod plan;
 mod reader;
+mod sections;
 
 pub use layers::Source;
 pub use plan::{Algorithm, ClaimRow, DTYPES, Plan, PolicyPlan, ProgressPlan, RewardKind, Train};

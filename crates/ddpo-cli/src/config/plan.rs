@@ -5,12 +5,12 @@ use std::time::Duration;
 use ddpo_eval::claims::Claim;
 use ddpo_reward::prompts::PromptSet;
 use ddpo_sched::LogProb;
-use figment::value::Value;
 use serde::Deserialize;
 use tch::{Device, Kind};
 
 use super::layers::{Source, layer};
 use super::reader::{Entry, Reader};
+use super::sections;
 use crate::failure::Result;
 
 /// Everything that a run needs to know.
@@ -239,20 +239,20 @@ impl Plan {
         let r = &mut reader;
         let plan = Self {
             experiment: r.get("experiment", "the experiment's name"),
-            run: run(r),
-            model: model(r),
-            policy: policy(r),
-            sampler: sampler(r),
-            rl: rl(r),
+            run: sections::run(r),
+            model: sections::model(r),
+            policy: sections::policy(r),
+            sampler: sections::sampler(r),
+            rl: sections::rl(r),
             reward: r.choice("reward.kind", &RewardKind::NAMES),
             stands_in_for: r.find("reward.stands_in_for", "the name of the paper's reward"),
             reward_threads: r.count("reward.threads", 1..=64) as usize,
             prompts: r.choice("prompts.set", &PromptSet::ALL.map(|set| (set.name(), set))),
-            progress: progress(r),
-            reproduce: reproduce(r),
+            progress: sections::progress(r),
+            reproduce: sections::reproduce(r),
             entries: Vec::new(),
         };
-        for_reports(r);
+        sections::for_reports(r);
         plan.check(r);
         Ok(Self {
             entries: reader.finish()?,
@@ -290,146 +290,5 @@ impl Plan {
                 ),
             );
         }
-    }
-}
-
-fn run(r: &mut Reader) -> RunPlan {
-    RunPlan {
-        epochs: r.count("run.epochs", 1..=1_000_000),
-        seed: r.count("run.seed", 0..=i64::MAX as u64),
-        max_time: max_time(r),
-        checkpoint_every: r.count("run.checkpoint_every", 1..=1_000_000),
-        keep_checkpoints: r.count("run.keep_checkpoints", 1..=1_000_000) as usize,
-    }
-}
-
-/// Seconds as a number, or a number with its unit.
-fn max_time(r: &mut Reader) -> Option<Duration> {
-    let (key, expected) = (
-        "run.max_time",
-        "seconds, or a text such as \"90s\", \"10m\", \"2h\"",
-    );
-    let value: Value = r.find(key, expected)?;
-    let seconds = match value.as_str() {
-        Some(text) => parse_seconds(text),
-        None => value.deserialize::<f64>().ok(),
-    };
-    match seconds.map(Duration::try_from_secs_f64) {
-        Some(Ok(Duration::ZERO)) => None,
-        Some(Ok(time)) => Some(time),
-        _ => {
-            r.problem(key, format!("is no duration: expected {expected}"));
-            None
-        }
-    }
-}
-
-fn parse_seconds(text: &str) -> Option<f64> {
-    let units = [("s", 1.0), ("m", 60.0), ("h", 3600.0)];
-    let (digits, factor) = units
-        .iter()
-        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))
-        .unwrap_or((text, 1.0));
-    digits
-        .trim()
-        .parse::<f64>()
-        .ok()
-        .map(|number| number * factor)
-}
-
-fn model(r: &mut Reader) -> ModelPlan {
-    let name: String = r.get("model.device", "cpu or cuda:N");
-    let device = ddpo_torch::device(&name).unwrap_or_else(|error| {
-        if !name.is_empty() {
-            r.problem("model.device", format!("is \"{name}\": {error}"));
-        }
-        Device::Cpu
-    });
-    ModelPlan {
-        path: r.get("model.path", "pocket, or a folder in the diffusers layout"),
-        device,
-        dtype: r.choice("model.dtype", &DTYPES),
-    }
-}
-
-fn policy(r: &mut Reader) -> PolicyPlan {
-    let is_lora = r.choice("policy.train", &[("full", false), ("lora", true)]);
-    let rank = r.count("policy.lora.rank", 1..=1024);
-    let alpha = r.number("policy.lora.alpha", 1e-6..=1e6);
-    if r.get::<bool>("policy.checkpointing", "true or false") {
-        r.problem(
-            "policy.checkpointing",
-            "is true: gradient checkpointing is not available yet",
-        );
-    }
-    PolicyPlan {
-        train: match is_lora {
-            true => Train::Lora { rank, alpha },
-            false => Train::Full,
-        },
-    }
-}
-
-fn sampler(r: &mut Reader) -> SamplerPlan {
-    let eta = r.number("sampler.eta", 0.0..=1.0);
-    if eta == 0.0 {
-        r.problem(
-            "sampler.eta",
-            "is 0: a deterministic step has no log-probability, expected above 0",
-        );
-    }
-    SamplerPlan {
-        n_steps: r.count("sampler.n_steps", 1..=1000) as usize,
-        eta,
-        guidance_scale: r.number("sampler.guidance_scale", 0.0..=100.0),
-        batch: r.count("sampler.batch", 1..=100_000) as usize,
-    }
-}
-
-fn rl(r: &mut Reader) -> RlPlan {
-    let tiny = 1e-12;
-    RlPlan {
-        algorithm: r.choice("rl.algorithm", &Algorithm::NAMES),
-        lr: r.number("rl.lr", tiny..=1.0),
-        beta1: r.number("rl.beta1", 0.0..=0.999_999),
-        beta2: r.number("rl.beta2", 0.0..=0.999_999_999),
-        adam_eps: r.number("rl.adam_eps", tiny..=1.0),
-        weight_decay: r.number("rl.weight_decay", 0.0..=1.0),
-        max_grad_norm: r.number("rl.max_grad_norm", tiny..=1e12),
-        clip_range: r.number("rl.clip_range", tiny..=1.0),
-        advantage_clip: r.number("rl.advantage_clip", tiny..=1e12),
-        samples_per_epoch: r.count("rl.samples_per_epoch", 2..=1_000_000) as usize,
-        updates_per_epoch: r.count("rl.updates_per_epoch", 1..=1_000_000) as usize,
-        train_guidance: r.get("rl.train_guidance", "true or false"),
-        log_prob: r.choice(
-            "rl.log_prob",
-            &[("mean", LogProb::Mean), ("sum", LogProb::Sum)],
-        ),
-        micro_batch: r.count("rl.micro_batch", 1..=100_000) as usize,
-        ratio_bound: r.number("rl.ratio_bound", tiny..=1e9),
-        max_skipped: r.count("rl.max_skipped", 1..=1000) as u32,
-        stats_buffer_size: r.count("rl.stats.buffer_size", 1..=1_000_000) as usize,
-        stats_min_count: r.count("rl.stats.min_count", 1..=1_000_000) as usize,
-    }
-}
-
-fn progress(r: &mut Reader) -> ProgressPlan {
-    ProgressPlan {
-        prompts: r.get("progress.prompts", "a list of prompts"),
-        every: r.count("progress.every", 1..=1_000_000),
-    }
-}
-
-/// Keys that only reports use; they read them from the run's folder.
-fn for_reports(r: &mut Reader) {
-    let _: String = r.get("title", "a title");
-    let expected = "rows with algorithm and check = { kind, source, metric, standard_errors }";
-    let _: Option<Vec<ClaimRow>> = r.find("claims", expected);
-}
-
-fn reproduce(r: &mut Reader) -> ReproducePlan {
-    ReproducePlan {
-        algorithms: r.get("reproduce.algorithms", "a list of algorithms"),
-        seeds: r.count("reproduce.seeds", 1..=1000),
     }
 }
