@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ddpo_eval::claims::ClaimsFile;
-use ddpo_eval::figure::{Curve, RewardFigure, Series};
+use ddpo_eval::figure::RewardFigure;
 use ddpo_eval::pictures::{Png, ProgressSheet};
 use ddpo_eval::report::{MetricChange, Pair, Report, RunSection, StandIn};
+use ddpo_eval::runs::Run;
 use ddpo_eval::table::Table;
 use ddpo_reward::Reward;
 
@@ -103,34 +104,13 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
 }
 
 fn figure(records: &[Record], reward: &dyn Reward) -> Result<ddpo_eval::Svg> {
-    let mut algorithms: Vec<&str> = Vec::new();
-    for record in records {
-        if !algorithms.contains(&record.run.algorithm.as_str()) {
-            algorithms.push(&record.run.algorithm);
-        }
-    }
-    let series = algorithms.iter().map(|&algorithm| {
-        let curves: Vec<Curve> = records
-            .iter()
-            .filter(|record| record.run.algorithm == algorithm)
-            .map(|record| Curve::of_samples(&record.run.samples))
-            .collect();
-        match curves.as_slice() {
-            [one] => Series::of_run(algorithm, one),
-            several => Series::over_seeds(format!("{algorithm}, {} seeds", several.len()), several),
-        }
-    });
     let first = &records[0];
-    let stand_in = first.config.reward.stands_in_for.as_ref();
-    let figure = RewardFigure {
-        title: format!("{}, {}", first.config.experiment, first.fact("preset")),
-        note: match stand_in {
-            Some(paper) => format!("{} stands in for {paper}; band: see legend", reward.name()),
-            None => "band: ± one standard error, or lowest to highest seed".into(),
-        },
-        y_label: reward.info().label(),
-        series: series.collect(),
-    };
+    let title = format!("{}, {}", first.config.experiment, first.fact("preset"));
+    let runs: Vec<Run> = records.iter().map(|record| record.run.clone()).collect();
+    let mut figure = RewardFigure::of_runs(title, reward.info().label(), &runs);
+    if let Some(paper) = &first.config.reward.stands_in_for {
+        figure.note = format!("{} stands in for {paper}; {}", reward.name(), figure.note);
+    }
     figure
         .svg()
         .or_exit(Exit::Other, "cannot draw the reward curve")
@@ -159,7 +139,7 @@ fn section(record: &Record, folder: &Path, reward: &mut dyn Reward) -> Result<Ru
     Ok(RunSection {
         title: format!("{}, seed {}", record.run.algorithm, record.run.seed),
         link: link.map(|path| path.join("report.html").display().to_string()),
-        metrics: changes(record),
+        metrics: MetricChange::of(&record.run.metrics),
         progress,
         pairs,
         config: record.config_text.clone(),
@@ -187,20 +167,6 @@ fn before_and_after(sheet: &ProgressSheet, reward: &mut dyn Reward) -> Result<Ve
         })
     };
     sheet.prompts.iter().enumerate().map(pair).collect()
-}
-
-fn changes(record: &Record) -> Vec<MetricChange> {
-    let metrics = &record.run.metrics;
-    let names = metrics.columns().iter().filter(|name| *name != "epoch");
-    let change = |name: &String| {
-        let values = metrics.column(name)?;
-        Some(MetricChange {
-            name: name.clone(),
-            first: *values.first()?,
-            last: *values.last()?,
-        })
-    };
-    names.filter_map(change).collect()
 }
 
 fn stand_in(record: &Record, reward: &dyn Reward) -> Option<StandIn> {
