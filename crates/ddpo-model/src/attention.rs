@@ -143,11 +143,15 @@ impl SpatialTransformer {
         let (batch, channels, height, width) = x.size4().expect("feature map has four dimensions");
         let h = self.proj_in.forward(&self.norm.forward(x));
         // On channels-last maps, which the UNet keeps, neither change of layout copies anything.
-        let mut h = h.permute([0, 2, 3, 1]).reshape([batch, height * width, channels]);
+        let mut h = h
+            .permute([0, 2, 3, 1])
+            .reshape([batch, height * width, channels]);
         for block in &self.blocks {
             h = block.forward(&h, context);
         }
-        let h = h.view([batch, height, width, channels]).permute([0, 3, 1, 2]);
+        let h = h
+            .view([batch, height, width, channels])
+            .permute([0, 3, 1, 2]);
         self.proj_out.forward(&h) + x
     }
 }

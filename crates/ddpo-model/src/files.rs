@@ -52,12 +52,18 @@ impl Files {
         match self {
             Self::Folder(folder) => {
                 let path = folder.join(file);
-                let io = |source| Error::Io { action: "read", path: path.clone(), source };
+                let io = |source| Error::Io {
+                    action: "read",
+                    path: path.clone(),
+                    source,
+                };
                 Ok(std::fs::read(&path).map_err(io)?.into())
             }
             Self::Embedded { files, .. } => {
                 let found = files.iter().find(|(path, _)| *path == file);
-                Ok(found.map(|(_, bytes)| Cow::Borrowed(*bytes)).unwrap_or_default())
+                Ok(found
+                    .map(|(_, bytes)| Cow::Borrowed(*bytes))
+                    .unwrap_or_default())
             }
         }
     }
@@ -67,24 +73,41 @@ impl Files {
     /// # Errors
     /// [`Error::Missing`], [`Error::Io`], or [`Error::Config`] with what the parser says.
     pub fn json<T: DeserializeOwned>(&self, file: &str) -> Result<T> {
-        serde_json::from_slice(&self.read(file)?)
-            .map_err(|e| Error::Config { file: format!("{}/{file}", self.name()), reason: e.to_string() })
+        serde_json::from_slice(&self.read(file)?).map_err(|e| Error::Config {
+            file: format!("{}/{file}", self.name()),
+            reason: e.to_string(),
+        })
     }
 
     /// The weights of a component: the first of the usual file names that is there.
     ///
     /// # Errors
     /// [`Error::Missing`], or what the reader says of a damaged file.
-    pub fn weights(&self, component: &str, device: Device, kind: Kind, aliases: Aliases) -> Result<Store> {
-        let stem = if component == "text_encoder" { "model" } else { "diffusion_pytorch_model" };
-        let names = ["safetensors", "fp16.safetensors"].map(|suffix| format!("{component}/{stem}.{suffix}"));
+    pub fn weights(
+        &self,
+        component: &str,
+        device: Device,
+        kind: Kind,
+        aliases: Aliases,
+    ) -> Result<Store> {
+        let stem = if component == "text_encoder" {
+            "model"
+        } else {
+            "diffusion_pytorch_model"
+        };
+        let names = ["safetensors", "fp16.safetensors"]
+            .map(|suffix| format!("{component}/{stem}.{suffix}"));
         let Some(file) = names.iter().find(|name| self.contains(name)) else {
             return Err(self.missing(&names[0]));
         };
         let store = match self {
             Self::Folder(folder) => Store::open(&folder.join(file), device, kind)?,
             Self::Embedded { name, files } => {
-                let bytes = files.iter().find(|(path, _)| path == file).map(|(_, bytes)| *bytes).unwrap_or_default();
+                let bytes = files
+                    .iter()
+                    .find(|(path, _)| path == file)
+                    .map(|(_, bytes)| *bytes)
+                    .unwrap_or_default();
                 Store::embedded(&format!("{name}/{file}"), bytes, device, kind)?
             }
         };
@@ -92,6 +115,9 @@ impl Files {
     }
 
     fn missing(&self, file: &str) -> Error {
-        Error::Missing { file: file.to_owned(), folder: PathBuf::from(self.name()) }
+        Error::Missing {
+            file: file.to_owned(),
+            folder: PathBuf::from(self.name()),
+        }
     }
 }

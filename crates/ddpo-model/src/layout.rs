@@ -27,7 +27,10 @@ pub(crate) fn vae(config: &VaeConfig) -> String {
 }
 
 pub(crate) fn scheduler(config: &ScheduleConfig) -> String {
-    merged(json!({ "_class_name": "DDIMScheduler", "_diffusers_version": VERSION }), config)
+    merged(
+        json!({ "_class_name": "DDIMScheduler", "_diffusers_version": VERSION }),
+        config,
+    )
 }
 
 pub(crate) fn index() -> String {

@@ -12,7 +12,12 @@ use tch::{Device, Kind, Tensor};
 use crate::{Error, Files, Result, Unet, UnetConfig, Vae, VaeConfig};
 
 /// The files of the tokenizer, of which the first two must be there.
-const TOKENIZER: [&str; 4] = ["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
+const TOKENIZER: [&str; 4] = [
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+];
 
 /// A network together with its tensors by name.
 pub struct Named<N> {
@@ -73,13 +78,31 @@ impl ImageDecoder {
         let actual = latents.size();
         let channels = self.vae.net.config.latent_channels;
         if actual.len() != 4 || actual[1] != channels {
-            return Err(Error::Shape { name: "latents", expected: format!("[batch, {channels}, h, w]"), actual });
+            return Err(Error::Shape {
+                name: "latents",
+                expected: format!("[batch, {channels}, h, w]"),
+                actual,
+            });
         }
         let _guard = tch::no_grad_guard();
-        let kind = self.vae.tensors.values().next().map_or(Kind::Float, Tensor::kind);
-        let images = self.vae.net.decode(&latents.to_kind(kind)).to_kind(Kind::Float);
-        let bytes = ((images / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round().to_kind(Kind::Uint8);
-        let nhwc = bytes.permute([0, 2, 3, 1]).to_device(Device::Cpu).contiguous();
+        let kind = self
+            .vae
+            .tensors
+            .values()
+            .next()
+            .map_or(Kind::Float, Tensor::kind);
+        let images = self
+            .vae
+            .net
+            .decode(&latents.to_kind(kind))
+            .to_kind(Kind::Float);
+        let bytes = ((images / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0)
+            .round()
+            .to_kind(Kind::Uint8);
+        let nhwc = bytes
+            .permute([0, 2, 3, 1])
+            .to_device(Device::Cpu)
+            .contiguous();
         let size = nhwc.size();
         let mut pixels = vec![0; nhwc.numel()];
         nhwc.f_copy_data_u8(&mut pixels, nhwc.numel())?;
@@ -118,8 +141,10 @@ impl StableDiffusion {
         let unet_config: UnetConfig = files.json("unet/config.json")?;
         let vae_config: VaeConfig = files.json("vae/config.json")?;
         let schedule: ScheduleConfig = files.json("scheduler/scheduler_config.json")?;
-        let text_config =
-            ClipTextConfig::from_json("text_encoder/config.json", &files.read("text_encoder/config.json")?)?;
+        let text_config = ClipTextConfig::from_json(
+            "text_encoder/config.json",
+            &files.read("text_encoder/config.json")?,
+        )?;
         let tokenizer_files = tokenizer_files(files)?;
         let tokenizer = tokenizer(&tokenizer_files)?;
         agree(&unet_config, &vae_config, &text_config)?;
@@ -128,20 +153,83 @@ impl StableDiffusion {
         let store = files.weights("text_encoder", device, Kind::Float, plain)?;
         let net = ClipTextModel::new(&store.root(), &text_config)?;
         net.check(&tokenizer)?;
-        let text = Named { net, tensors: store.finish()? };
+        let text = Named {
+            net,
+            tensors: store.finish()?,
+        };
         let store = files.weights("vae", device, Kind::Float, Vae::aliases)?;
         let net = Vae::new(&store.root(), &vae_config)?;
-        let vae = Named { net, tensors: store.finish()? };
+        let vae = Named {
+            net,
+            tensors: store.finish()?,
+        };
         let store = files.weights("unet", device, kind, plain)?;
         let net = Unet::new(&store.root(), &unet_config)?;
-        let unet = Named { net, tensors: store.finish()? };
-        let prompts = PromptEncoder { tokenizer, text, device };
-        Ok(Self { unet, prompts, images: ImageDecoder { vae }, schedule, text_config, tokenizer_files })
+        let unet = Named {
+            net,
+            tensors: store.finish()?,
+        };
+        let prompts = PromptEncoder {
+            tokenizer,
+            text,
+            device,
+        };
+        Ok(Self {
+            unet,
+            prompts,
+            images: ImageDecoder { vae },
+            schedule,
+            text_config,
+            tokenizer_files,
+        })
+    }
+
+    /// Puts together components that were built apart, such as freshly trained ones.
+    ///
+    /// `tokenizer_files` are `vocab.json`, `merges.txt` and, where there are, `tokenizer_config.json` and
+    /// `special_tokens_map.json`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if widths do not agree, or what the tokenizer's files are reported for.
+    pub fn assemble(
+        unet: Named<Unet>,
+        vae: Named<Vae>,
+        text: Named<ClipTextModel>,
+        text_config: ClipTextConfig,
+        tokenizer_files: Vec<(&'static str, Vec<u8>)>,
+        schedule: ScheduleConfig,
+    ) -> Result<Self> {
+        agree(unet.net.config(), &vae.net.config, &text_config)?;
+        let tokenizer = tokenizer(&tokenizer_files)?;
+        text.net.check(&tokenizer)?;
+        let device = text
+            .tensors
+            .values()
+            .next()
+            .map_or(Device::Cpu, Tensor::device);
+        let prompts = PromptEncoder {
+            tokenizer,
+            text,
+            device,
+        };
+        let images = ImageDecoder { vae };
+        Ok(Self {
+            unet,
+            prompts,
+            images,
+            schedule,
+            text_config,
+            tokenizer_files,
+        })
     }
 
     /// Shape of one latent: `[channels, height, width]`.
     pub fn latent_shape(&self) -> [i64; 3] {
-        let UnetConfig { in_channels, sample_size, .. } = *self.unet.net.config();
+        let UnetConfig {
+            in_channels,
+            sample_size,
+            ..
+        } = *self.unet.net.config();
         [in_channels, sample_size, sample_size]
     }
 
@@ -151,13 +239,31 @@ impl StableDiffusion {
     /// [`Error::Io`] with the file.
     pub fn save(&self, folder: &Path, kind: Kind) -> Result<()> {
         for (component, tensors, file) in [
-            ("unet", &self.unet.tensors, "diffusion_pytorch_model.safetensors"),
-            ("vae", &self.images.vae.tensors, "diffusion_pytorch_model.safetensors"),
-            ("text_encoder", &self.prompts.text.tensors, "model.safetensors"),
+            (
+                "unet",
+                &self.unet.tensors,
+                "diffusion_pytorch_model.safetensors",
+            ),
+            (
+                "vae",
+                &self.images.vae.tensors,
+                "diffusion_pytorch_model.safetensors",
+            ),
+            (
+                "text_encoder",
+                &self.prompts.text.tensors,
+                "model.safetensors",
+            ),
         ] {
             make(&folder.join(component))?;
-            let cast: Vec<(&str, Tensor)> = tensors.iter().map(|(n, t)| (n.as_str(), t.to_kind(kind))).collect();
-            weights::save(&folder.join(component).join(file), cast.iter().map(|(n, t)| (*n, t)))?;
+            let cast: Vec<(&str, Tensor)> = tensors
+                .iter()
+                .map(|(n, t)| (n.as_str(), t.to_kind(kind)))
+                .collect();
+            weights::save(
+                &folder.join(component).join(file),
+                cast.iter().map(|(n, t)| (*n, t)),
+            )?;
         }
         make(&folder.join("tokenizer"))?;
         for (name, bytes) in &self.tokenizer_files {
@@ -165,10 +271,19 @@ impl StableDiffusion {
         }
         make(&folder.join("scheduler"))?;
         for (file, text) in [
-            ("unet/config.json", crate::layout::unet(self.unet.net.config())),
-            ("vae/config.json", crate::layout::vae(&self.images.vae.net.config)),
+            (
+                "unet/config.json",
+                crate::layout::unet(self.unet.net.config()),
+            ),
+            (
+                "vae/config.json",
+                crate::layout::vae(&self.images.vae.net.config),
+            ),
             ("text_encoder/config.json", self.text_config.to_json()),
-            ("scheduler/scheduler_config.json", crate::layout::scheduler(&self.schedule)),
+            (
+                "scheduler/scheduler_config.json",
+                crate::layout::scheduler(&self.schedule),
+            ),
             ("model_index.json", crate::layout::index()),
         ] {
             write(&folder.join(file), text.as_bytes())?;
@@ -179,13 +294,23 @@ impl StableDiffusion {
 
 /// Widths that two components share must be one number.
 fn agree(unet: &UnetConfig, vae: &VaeConfig, text: &ClipTextConfig) -> Result<()> {
-    let fail = |reason| Err(Error::Config { file: "unet/config.json".into(), reason });
+    let fail = |reason| {
+        Err(Error::Config {
+            file: "unet/config.json".into(),
+            reason,
+        })
+    };
     if unet.in_channels != vae.latent_channels {
-        return fail(format!("in_channels is {}, but the VAE has {} latent_channels", unet.in_channels, vae.latent_channels));
+        return fail(format!(
+            "in_channels is {}, but the VAE has {} latent_channels",
+            unet.in_channels, vae.latent_channels
+        ));
     }
     if unet.cross_attention_dim != text.hidden_size {
         let (dim, hidden) = (unet.cross_attention_dim, text.hidden_size);
-        return fail(format!("cross_attention_dim is {dim}, but the text encoder's hidden_size is {hidden}"));
+        return fail(format!(
+            "cross_attention_dim is {dim}, but the text encoder's hidden_size is {hidden}"
+        ));
     }
     Ok(())
 }
@@ -202,7 +327,12 @@ fn tokenizer_files(files: &Files) -> Result<Vec<(&'static str, Vec<u8>)>> {
 }
 
 fn tokenizer(files: &[(&'static str, Vec<u8>)]) -> Result<ClipTokenizer> {
-    let get = |name: &str| files.iter().find(|(n, _)| *n == name).map(|(_, bytes)| bytes.as_slice());
+    let get = |name: &str| {
+        files
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, bytes)| bytes.as_slice())
+    };
     Ok(ClipTokenizer::from_files(TokenizerFiles {
         vocab: get(TOKENIZER[0]).unwrap_or_default(),
         merges: get(TOKENIZER[1]).unwrap_or_default(),
@@ -212,11 +342,19 @@ fn tokenizer(files: &[(&'static str, Vec<u8>)]) -> Result<ClipTokenizer> {
 }
 
 fn make(folder: &Path) -> Result<()> {
-    let io = |source| Error::Io { action: "create", path: folder.to_owned(), source };
+    let io = |source| Error::Io {
+        action: "create",
+        path: folder.to_owned(),
+        source,
+    };
     std::fs::create_dir_all(folder).map_err(io)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let io = |source| Error::Io { action: "write", path: path.to_owned(), source };
+    let io = |source| Error::Io {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    };
     std::fs::write(path, bytes).map_err(io)
 }

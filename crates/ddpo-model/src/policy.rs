@@ -20,13 +20,28 @@ impl UnetPolicy {
     /// # Errors
     /// [`Error::Config`] unless the weights are f32: AdamW would lose most of its updates in half precision.
     pub fn full(unet: Named<Unet>) -> Result<Self> {
-        let params = ParamSet::new(unet.tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect())?;
+        let params = ParamSet::new(
+            unet.tensors
+                .iter()
+                .map(|(n, t)| (n.clone(), t.shallow_clone()))
+                .collect(),
+        )?;
         if params.kind() != Kind::Float {
-            let reason = format!("policy.train = \"full\" needs dtype f32, not {:?}; use \"lora\" with it", params.kind());
-            return Err(Error::Config { file: "model.dtype".into(), reason });
+            let reason = format!(
+                "policy.train = \"full\" needs dtype f32, not {:?}; use \"lora\" with it",
+                params.kind()
+            );
+            return Err(Error::Config {
+                file: "model.dtype".into(),
+                reason,
+            });
         }
         params.thaw();
-        Ok(Self { unet, params, kind: Kind::Float })
+        Ok(Self {
+            unet,
+            params,
+            kind: Kind::Float,
+        })
     }
 
     /// The network with its tensors.
@@ -36,20 +51,31 @@ impl UnetPolicy {
 
     fn forward(&self, input: DenoiseInput<'_>) -> Tensor {
         let cond = input.cond.to_kind(self.kind);
-        self.unet.net.forward(&input.x_t.to_kind(self.kind), input.t, &cond).to_kind(Kind::Float)
+        self.unet
+            .net
+            .forward(&input.x_t.to_kind(self.kind), input.t, &cond)
+            .to_kind(Kind::Float)
     }
 
     fn check(&self, input: DenoiseInput<'_>) -> ddpo_sched::Result<()> {
         let config = self.unet.net.config();
         let (x, cond) = (input.x_t.size(), input.cond.size());
         let shape = |name: &'static str, expected: String, actual: Vec<i64>| {
-            Err(ddpo_sched::Error::Denoiser(Box::new(Error::Shape { name, expected, actual })))
+            Err(ddpo_sched::Error::Denoiser(Box::new(Error::Shape {
+                name,
+                expected,
+                actual,
+            })))
         };
         if x.len() != 4 || x[1] != config.in_channels {
             return shape("x_t", format!("[batch, {}, h, w]", config.in_channels), x);
         }
         if cond.len() != 3 || cond[0] != x[0] || cond[2] != config.cross_attention_dim {
-            return shape("cond", format!("[{}, tokens, {}]", x[0], config.cross_attention_dim), cond);
+            return shape(
+                "cond",
+                format!("[{}, tokens, {}]", x[0], config.cross_attention_dim),
+                cond,
+            );
         }
         if input.t.size() != [x[0]] {
             return shape("t", format!("[{}]", x[0]), input.t.size());
@@ -76,7 +102,9 @@ impl Policy for UnetPolicy {
         loss: &mut dyn FnMut(&Tensor) -> ddpo_train::Result<Tensor>,
     ) -> ddpo_train::Result<()> {
         self.check(input)?;
-        loss(&self.forward(input))?.f_backward().map_err(ddpo_train::Error::model)
+        loss(&self.forward(input))?
+            .f_backward()
+            .map_err(ddpo_train::Error::model)
     }
 }
 

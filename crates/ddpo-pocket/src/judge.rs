@@ -8,8 +8,8 @@ use ddpo_torch::{Scope, Store};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use crate::artwork::Set;
-use crate::scene::{Color, Pattern};
+use crate::artwork::{Pack, Set};
+use crate::scene::{Color, Mixture, Pattern};
 
 /// The shape of a judge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,73 @@ pub struct JudgeConfig {
     pub stem: i64,
     /// Names that the entity head knows, in its order.
     pub entities: Vec<String>,
+}
+
+/// The two judges of the pocket world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// May serve as a reward.
+    Reward,
+    /// Only ever measures.
+    HeldOut,
+}
+
+impl Role {
+    /// Stem of its files in `assets/judges`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reward => "reward",
+            Self::HeldOut => "held_out",
+        }
+    }
+
+    /// The sets whose drawings it was trained on; no drawing is in both.
+    ///
+    /// The held-out judge has three of the five sets that cover every entity, the reward judge the other two.
+    pub fn sets(self) -> &'static [Set] {
+        match self {
+            Self::Reward => &[Set::Fluent3d, Set::Openmoji, Set::NotoV1],
+            Self::HeldOut => &[Set::Noto, Set::FluentFlat, Set::Twemoji, Set::Emojione],
+        }
+    }
+
+    /// Its shape, for the entities of `pack`.
+    pub fn config(self, pack: &Pack) -> JudgeConfig {
+        let entities = pack.entities().iter().map(|e| e.name.clone()).collect();
+        match self {
+            Self::Reward => JudgeConfig {
+                channels: vec![24, 48, 96, 192],
+                blocks: 1,
+                stem: 3,
+                entities,
+            },
+            Self::HeldOut => JudgeConfig {
+                channels: vec![32, 64, 128],
+                blocks: 1,
+                stem: 5,
+                entities,
+            },
+        }
+    }
+
+    /// The scenes it was trained on.
+    pub fn mixture(self) -> Mixture {
+        let mut mixture = Mixture {
+            animals: 0.7,
+            unseen_animals: 0.15,
+            objects: 0.15,
+            ..Mixture::default()
+        };
+        for set in Set::ALL {
+            let weight = mixture.sets[set.index()];
+            mixture.sets[set.index()] = if self.sets().contains(&set) {
+                weight
+            } else {
+                0.0
+            };
+        }
+        mixture
+    }
 }
 
 /// What a judge thinks of pictures, as log-probabilities.
@@ -48,7 +115,12 @@ impl Block {
     fn new(scope: &Scope<'_>, channels: i64) -> Self {
         let norm = |name: &str| GroupNorm::new(&(scope / name), 8, channels, 1e-5);
         let conv = |name: &str| Conv2d::new(&(scope / name), channels, channels, 3, 1, 1);
-        Self { norm1: norm("norm1"), conv1: conv("conv1"), norm2: norm("norm2"), conv2: conv("conv2") }
+        Self {
+            norm1: norm("norm1"),
+            conv1: conv("conv1"),
+            norm2: norm("norm2"),
+            conv2: conv("conv2"),
+        }
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
@@ -72,13 +144,26 @@ impl Judge {
         let channels = &config.channels;
         let level = |(i, &width): (usize, &i64)| {
             let scope = scope / format!("levels.{i}");
-            let down = (i > 0).then(|| Conv2d::new(&(&scope / "down"), channels[i - 1], width, 3, 2, 1));
-            (down, (0..config.blocks).map(|j| Block::new(&(&scope / format!("blocks.{j}")), width)).collect())
+            let down =
+                (i > 0).then(|| Conv2d::new(&(&scope / "down"), channels[i - 1], width, 3, 2, 1));
+            (
+                down,
+                (0..config.blocks)
+                    .map(|j| Block::new(&(&scope / format!("blocks.{j}")), width))
+                    .collect(),
+            )
         };
         let last = channels[channels.len() - 1];
         let head = |name: &str, n: usize| Linear::new(&(scope / name), last, n as i64);
         Self {
-            stem: Conv2d::new(&(scope / "stem"), 3, channels[0], config.stem, 2, config.stem / 2),
+            stem: Conv2d::new(
+                &(scope / "stem"),
+                3,
+                channels[0],
+                config.stem,
+                2,
+                config.stem / 2,
+            ),
             levels: channels.iter().enumerate().map(level).collect(),
             norm: GroupNorm::new(&(scope / "norm"), 8, last, 1e-5),
             heads: [
@@ -116,10 +201,19 @@ impl Judge {
             }
             h = blocks.iter().fold(h, |h, block| block.forward(&h));
         }
-        let features = self.norm.forward(&h).relu().mean_dim([2i64, 3].as_slice(), false, Kind::Float);
+        let features =
+            self.norm
+                .forward(&h)
+                .relu()
+                .mean_dim([2i64, 3].as_slice(), false, Kind::Float);
         let [entity, style, pattern, color] = &self.heads;
         let answer = |head: &Linear| head.forward(&features).log_softmax(-1, Kind::Float);
-        Verdict { entity: answer(entity), style: answer(style), pattern: answer(pattern), color: answer(color) }
+        Verdict {
+            entity: answer(entity),
+            style: answer(style),
+            pattern: answer(pattern),
+            color: answer(color),
+        }
     }
 }
 
@@ -143,11 +237,20 @@ impl HitRate {
         let columns = Tensor::from_slice(&among.iter().map(|&i| i as i64).collect::<Vec<_>>());
         let order = log_probs.index_select(1, &columns).argsort(1, true);
         let rank = |(row, &answer): (usize, &usize)| {
-            let column = among.iter().position(|&i| i == answer).expect("the truth competes") as i64;
-            (0..among.len() as i64).find(|&r| order.int64_value(&[row as i64, r]) == column).expect("a permutation")
+            let column = among
+                .iter()
+                .position(|&i| i == answer)
+                .expect("the truth competes") as i64;
+            (0..among.len() as i64)
+                .find(|&r| order.int64_value(&[row as i64, r]) == column)
+                .expect("a permutation")
         };
         let ranks: Vec<i64> = truth.iter().enumerate().map(rank).collect();
         let share = |k: i64| ranks.iter().filter(|&&r| r < k).count() as f64 / ranks.len() as f64;
-        Self { first: share(1), top_five: share(5), n: ranks.len() }
+        Self {
+            first: share(1),
+            top_five: share(5),
+            n: ranks.len(),
+        }
     }
 }

@@ -4,11 +4,12 @@ pub mod caption;
 mod embedded;
 mod error;
 pub mod judge;
+pub mod measure;
 pub mod pretrain;
 pub mod prompts;
 pub mod scene;
 pub mod shape;
 pub mod vocab;
 
-pub use embedded::tokenizer;
+pub use embedded::{files, tokenizer};
 pub use error::{Error, Result};

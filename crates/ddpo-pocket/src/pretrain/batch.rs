@@ -24,7 +24,11 @@ pub fn compose(composer: &Composer<'_>, seed: u64, indices: impl Iterator<Item =
         captions.push(caption);
         scenes.push(scene);
     }
-    Scenes { images: from_bytes(&bytes), captions, scenes }
+    Scenes {
+        images: from_bytes(&bytes),
+        captions,
+        scenes,
+    }
 }
 
 /// # Shapes

@@ -7,10 +7,10 @@ use ddpo_sched::{Draw, KeyedNoise, NoiseSource, Seeds, Stream};
 use ddpo_torch::Store;
 use tch::{Device, Kind, Tensor};
 
+use super::Progress;
 use super::batch::compose;
 use super::codec::PatchCodec;
 use super::trainee::{StepArgs, Trainee, learning_rate};
-use super::Progress;
 use crate::Result;
 use crate::scene::Composer;
 
@@ -33,7 +33,14 @@ pub struct DecoderPlan {
 
 impl Default for DecoderPlan {
     fn default() -> Self {
-        Self { samples: 80_000, batch: 8, lr: 2e-3, decay: 0.5, seed: 1, noise: 0.04 }
+        Self {
+            samples: 80_000,
+            batch: 8,
+            lr: 2e-3,
+            decay: 0.5,
+            seed: 1,
+            noise: 0.04,
+        }
     }
 }
 
@@ -64,24 +71,46 @@ impl<'a> DecoderTraining<'a> {
         if let Some(path) = resume {
             trainee.load(path)?;
         }
-        Ok(Self { plan, composer, codec, decoder, trainee })
+        Ok(Self {
+            plan,
+            composer,
+            codec,
+            decoder,
+            trainee,
+        })
     }
 
     /// Trains to the end of the plan; `observe` may stop it by returning false.
     ///
     /// # Errors
     /// What libtorch reports.
-    pub fn run(&mut self, observe: &mut dyn FnMut(&mut Self, Progress) -> Result<bool>) -> Result<()> {
+    pub fn run(
+        &mut self,
+        observe: &mut dyn FnMut(&mut Self, Progress) -> Result<bool>,
+    ) -> Result<()> {
         let total = self.plan.samples / self.plan.batch;
         while self.trainee.step < total {
             let step = self.trainee.step;
             let loss = self.loss(step)?;
             loss.backward();
             let lr = learning_rate(self.plan.lr, step, total, 100, self.plan.decay);
-            let args = StepArgs { lr, beta2: 0.99, weight_decay: 0.01, max_grad_norm: 1.0, ema: 0.999 };
+            let args = StepArgs {
+                lr,
+                beta2: 0.99,
+                weight_decay: 0.01,
+                max_grad_norm: 1.0,
+                ema: 0.999,
+            };
             let grad_norm = self.trainee.step(args)?;
             let loss = loss.double_value(&[]);
-            let progress = Progress { step: step + 1, total, samples_per_step: self.plan.batch, loss, lr, grad_norm };
+            let progress = Progress {
+                step: step + 1,
+                total,
+                samples_per_step: self.plan.batch,
+                loss,
+                lr,
+                grad_norm,
+            };
             if !observe(self, progress)? {
                 break;
             }
@@ -90,12 +119,18 @@ impl<'a> DecoderTraining<'a> {
     }
 
     fn loss(&self, step: u64) -> Result<Tensor> {
-        let DecoderPlan { batch, seed, noise, .. } = self.plan;
+        let DecoderPlan {
+            batch, seed, noise, ..
+        } = self.plan;
         let first = step * batch;
         let images = compose(self.composer, seed, first..first + batch).images;
         let latents = self.codec.encode(&images);
         let ids: Vec<u64> = (first..first + batch).collect();
-        let drawn = KeyedNoise::of_stream(Seeds::new(seed), Stream::Data, 1).normal(&ids, Draw::Initial, &latents.size()[1..])?;
+        let drawn = KeyedNoise::of_stream(Seeds::new(seed), Stream::Data, 1).normal(
+            &ids,
+            Draw::Initial,
+            &latents.size()[1..],
+        )?;
         let made = self.decoder.forward(&(latents + drawn * noise));
         Ok(reconstruction_loss(&made, &images))
     }
@@ -105,11 +140,16 @@ impl<'a> DecoderTraining<'a> {
     pub fn psnr(&mut self, n: u64) -> f64 {
         let images = compose(self.composer, self.plan.seed + 1_000, 0..n).images;
         let latents = self.codec.encode(&images);
-        let Self { trainee, decoder, .. } = self;
+        let Self {
+            trainee, decoder, ..
+        } = self;
         trainee.with_average(|| {
             let _guard = tch::no_grad_guard();
             let made = decoder.forward(&latents).clamp(-1.0, 1.0);
-            let mse = (made - images).square().mean(Kind::Double).double_value(&[]);
+            let mse = (made - images)
+                .square()
+                .mean(Kind::Double)
+                .double_value(&[]);
             10.0 * (4.0 / mse).log10()
         })
     }
@@ -133,7 +173,9 @@ fn reconstruction_loss(made: &Tensor, images: &Tensor) -> Tensor {
     let error = made - images;
     let difference = |dim: i64| {
         let n = error.size()[dim as usize] - 1;
-        (error.narrow(dim, 1, n) - error.narrow(dim, 0, n)).abs().mean(Kind::Float)
+        (error.narrow(dim, 1, n) - error.narrow(dim, 0, n))
+            .abs()
+            .mean(Kind::Float)
     };
     let pooled = error.avg_pool2d([4, 4], [4, 4], [0, 0], false, true, None::<i64>);
     error.abs().mean(Kind::Float)

@@ -36,7 +36,15 @@ pub struct DiffusionPlan {
 
 impl Default for DiffusionPlan {
     fn default() -> Self {
-        Self { samples: 600_000, batch: 64, lr: 1e-3, decay: 0.5, seed: 0, empty: 0.1, min_snr: 5.0 }
+        Self {
+            samples: 600_000,
+            batch: 64,
+            lr: 1e-3,
+            decay: 0.5,
+            seed: 0,
+            empty: 0.1,
+            min_snr: 5.0,
+        }
     }
 }
 
@@ -62,7 +70,13 @@ struct Weights {
 impl Weights {
     fn new(schedule: &NoiseSchedule, min_snr: f64) -> Self {
         let of = |f: &dyn Fn(f64) -> f64| {
-            Tensor::from_slice(&schedule.abar().iter().map(|&a| f(a) as f32).collect::<Vec<_>>())
+            Tensor::from_slice(
+                &schedule
+                    .abar()
+                    .iter()
+                    .map(|&a| f(a) as f32)
+                    .collect::<Vec<_>>(),
+            )
         };
         Self {
             sqrt_abar: of(&f64::sqrt),
@@ -94,7 +108,16 @@ impl<'a> DiffusionTraining<'a> {
             trainee.load(path)?;
         }
         let weights = Weights::new(schedule, plan.min_snr);
-        Ok(Self { plan, composer, codec, tokenizer, unet, text, weights, trainee })
+        Ok(Self {
+            plan,
+            composer,
+            codec,
+            tokenizer,
+            unet,
+            text,
+            weights,
+            trainee,
+        })
     }
 
     /// Trains to the end of the plan; `observe` may stop it by returning false.
@@ -108,10 +131,23 @@ impl<'a> DiffusionTraining<'a> {
             let loss = self.loss(step)?;
             loss.backward();
             let lr = learning_rate(self.plan.lr, step, total, 200, self.plan.decay);
-            let args = StepArgs { lr, beta2: 0.99, weight_decay: 0.01, max_grad_norm: 1.0, ema: 0.999 };
+            let args = StepArgs {
+                lr,
+                beta2: 0.99,
+                weight_decay: 0.01,
+                max_grad_norm: 1.0,
+                ema: 0.999,
+            };
             let grad_norm = self.trainee.step(args)?;
             let loss = loss.double_value(&[]);
-            let progress = Progress { step: step + 1, total, samples_per_step: self.plan.batch, loss, lr, grad_norm };
+            let progress = Progress {
+                step: step + 1,
+                total,
+                samples_per_step: self.plan.batch,
+                loss,
+                lr,
+                grad_norm,
+            };
             if !observe(self, progress)? {
                 break;
             }
@@ -121,7 +157,9 @@ impl<'a> DiffusionTraining<'a> {
 
     /// The loss of optimiser step `step`: keyed by it alone, so that a restart goes on exactly.
     fn loss(&self, step: u64) -> Result<Tensor> {
-        let DiffusionPlan { batch, seed, empty, .. } = self.plan;
+        let DiffusionPlan {
+            batch, seed, empty, ..
+        } = self.plan;
         let first = step * batch;
         let mut data = compose(self.composer, seed, first..first + batch);
         let seeds = Seeds::new(seed);
@@ -132,19 +170,27 @@ impl<'a> DiffusionTraining<'a> {
             }
         }
         // One timestep in each of `batch` equal intervals.
-        let mut timesteps: Vec<i64> =
-            (0..batch).map(|i| ((i as f64 + draws.unit()) / batch as f64 * 1000.0) as i64).collect();
+        let mut timesteps: Vec<i64> = (0..batch)
+            .map(|i| ((i as f64 + draws.unit()) / batch as f64 * 1000.0) as i64)
+            .collect();
         draws.shuffle(&mut timesteps);
         let t = Tensor::from_slice(&timesteps);
         let latents = self.codec.encode(&data.images);
         let ids: Vec<u64> = (first..first + batch).collect();
-        let noise = KeyedNoise::of_stream(seeds, Stream::Diffusion, 1).normal(&ids, Draw::Initial, &latents.size()[1..])?;
+        let noise = KeyedNoise::of_stream(seeds, Stream::Diffusion, 1).normal(
+            &ids,
+            Draw::Initial,
+            &latents.size()[1..],
+        )?;
         let at = |table: &Tensor| table.index_select(0, &t).view([-1, 1, 1, 1]);
-        let x_t = at(&self.weights.sqrt_abar) * latents + at(&self.weights.sqrt_one_minus_abar) * &noise;
+        let x_t =
+            at(&self.weights.sqrt_abar) * latents + at(&self.weights.sqrt_one_minus_abar) * &noise;
         let captions: Vec<&str> = data.captions.iter().map(String::as_str).collect();
         let cond = self.text.forward(&self.tokenizer.encode(&captions)?);
         let eps = self.unet.forward(&x_t, &t, &cond);
-        let each = (eps - noise).square().mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float);
+        let each = (eps - noise)
+            .square()
+            .mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float);
         Ok((each * self.weights.loss.index_select(0, &t)).mean(Kind::Float))
     }
 

@@ -2,20 +2,65 @@
 
 use std::path::Path;
 
+use ddpo_model::Vae;
 use ddpo_sched::{Draw, KeyedNoise, NoiseSource, Seeds, Stream};
 use ddpo_torch::Store;
 use tch::{Device, Kind, Tensor};
 
 use super::Progress;
-use super::batch::{Scenes, compose};
+use super::batch::compose;
 use super::trainee::{StepArgs, Trainee, learning_rate};
 use crate::Result;
 use crate::judge::{Judge, JudgeConfig};
-use crate::scene::{Composer, Scene};
 use crate::scene::{Color, Pattern};
+use crate::scene::{Composer, Scene};
 
-/// Images to what the VAE makes of them: `(images, noise)`, noise being of the latents' shape or none.
-pub type RoundTrip<'a> = dyn Fn(&Tensor) -> Result<Tensor> + 'a;
+/// Scenes that have been through the VAE once, kept as bytes.
+pub struct Blurred {
+    /// `[n, 3, 64, 64]`, u8.
+    images: Tensor,
+    scenes: Vec<Scene>,
+}
+
+impl Blurred {
+    /// The first `n` scenes of the stream of `seed`, encoded and decoded, a few at a time.
+    pub fn new(composer: &Composer<'_>, vae: &Vae, seed: u64, n: u64) -> Self {
+        let _guard = tch::no_grad_guard();
+        let (mut images, mut scenes) = (Vec::new(), Vec::new());
+        for first in (0..n).step_by(50) {
+            let some = compose(composer, seed, first..(first + 50).min(n));
+            let made = vae.decode(&vae.encode(&some.images));
+            images.push(
+                ((made.clamp(-1.0, 1.0) + 1.0) * 127.5)
+                    .round()
+                    .to_kind(Kind::Uint8),
+            );
+            scenes.extend(some.scenes);
+        }
+        Self {
+            images: Tensor::cat(&images, 0),
+            scenes,
+        }
+    }
+
+    /// Some of them, from `first` on, round and round.
+    fn some(&self, first: u64, n: u64) -> (Tensor, Vec<Scene>) {
+        let len = self.scenes.len() as u64;
+        let rows: Vec<i64> = (first..first + n).map(|i| (i % len) as i64).collect();
+        let images = self
+            .images
+            .index_select(0, &Tensor::from_slice(&rows))
+            .to_kind(Kind::Float)
+            / 127.5
+            - 1.0;
+        (
+            images,
+            rows.iter()
+                .map(|&row| self.scenes[row as usize].clone())
+                .collect(),
+        )
+    }
+}
 
 /// What the training of a judge is made of.
 #[derive(Clone, Debug)]
@@ -28,13 +73,19 @@ pub struct JudgePlan {
     pub lr: f64,
     /// Seed of weights and scenes.
     pub seed: u64,
-    /// Share of the batch that passes through the VAE.
+    /// Share of the batch that has been through the VAE.
     pub blurred: f64,
 }
 
 impl Default for JudgePlan {
     fn default() -> Self {
-        Self { samples: 200_000, batch: 64, lr: 1e-3, seed: 2, blurred: 0.5 }
+        Self {
+            samples: 200_000,
+            batch: 64,
+            lr: 1e-3,
+            seed: 2,
+            blurred: 0.5,
+        }
     }
 }
 
@@ -42,7 +93,7 @@ impl Default for JudgePlan {
 pub struct JudgeTraining<'a> {
     plan: JudgePlan,
     composer: &'a Composer<'a>,
-    round_trip: &'a RoundTrip<'a>,
+    blurred: &'a Blurred,
     judge: Judge,
     trainee: Trainee,
 }
@@ -55,7 +106,7 @@ impl<'a> JudgeTraining<'a> {
     pub fn new(
         plan: JudgePlan,
         composer: &'a Composer<'a>,
-        round_trip: &'a RoundTrip<'a>,
+        blurred: &'a Blurred,
         config: &JudgeConfig,
         resume: Option<&Path>,
     ) -> Result<Self> {
@@ -65,24 +116,46 @@ impl<'a> JudgeTraining<'a> {
         if let Some(path) = resume {
             trainee.load(path)?;
         }
-        Ok(Self { plan, composer, round_trip, judge, trainee })
+        Ok(Self {
+            plan,
+            composer,
+            blurred,
+            judge,
+            trainee,
+        })
     }
 
     /// Trains to the end of the plan; `observe` may stop it by returning false.
     ///
     /// # Errors
     /// What libtorch reports.
-    pub fn run(&mut self, observe: &mut dyn FnMut(&mut Self, Progress) -> Result<bool>) -> Result<()> {
+    pub fn run(
+        &mut self,
+        observe: &mut dyn FnMut(&mut Self, Progress) -> Result<bool>,
+    ) -> Result<()> {
         let total = self.plan.samples / self.plan.batch;
         while self.trainee.step < total {
             let step = self.trainee.step;
             let loss = self.loss(step)?;
             loss.backward();
             let lr = learning_rate(self.plan.lr, step, total, 100, 0.6);
-            let args = StepArgs { lr, beta2: 0.99, weight_decay: 0.05, max_grad_norm: 1.0, ema: 0.998 };
+            let args = StepArgs {
+                lr,
+                beta2: 0.99,
+                weight_decay: 0.05,
+                max_grad_norm: 1.0,
+                ema: 0.998,
+            };
             let grad_norm = self.trainee.step(args)?;
             let loss = loss.double_value(&[]);
-            let progress = Progress { step: step + 1, total, samples_per_step: self.plan.batch, loss, lr, grad_norm };
+            let progress = Progress {
+                step: step + 1,
+                total,
+                samples_per_step: self.plan.batch,
+                loss,
+                lr,
+                grad_norm,
+            };
             if !observe(self, progress)? {
                 break;
             }
@@ -91,23 +164,40 @@ impl<'a> JudgeTraining<'a> {
     }
 
     fn loss(&self, step: u64) -> Result<Tensor> {
-        let JudgePlan { batch, seed, blurred, .. } = self.plan;
+        let JudgePlan {
+            batch,
+            seed,
+            blurred,
+            ..
+        } = self.plan;
         let first = step * batch;
-        let Scenes { images, scenes, .. } = compose(self.composer, seed, first..first + batch);
-        let n_blurred = (batch as f64 * blurred) as i64;
-        let sharp = images.narrow(0, n_blurred, batch as i64 - n_blurred);
-        let images = Tensor::cat(&[(self.round_trip)(&images.narrow(0, 0, n_blurred))?, sharp], 0);
+        let n_blurred = (batch as f64 * blurred) as u64;
+        let sharp = compose(self.composer, seed, first..first + batch - n_blurred);
+        let (images, mut scenes) = self.blurred.some(step * n_blurred, n_blurred);
+        let images = Tensor::cat(&[images, sharp.images], 0);
+        scenes.extend(sharp.scenes);
         let seeds = Seeds::new(seed);
         let images = jitter(&images, seeds, step)?;
         let verdict = self.judge.forward(&images);
         let head = |log_probs: &Tensor, label: fn(&Scene) -> usize| {
             let labels: Vec<i64> = scenes.iter().map(|s| label(s) as i64).collect();
-            log_probs.nll_loss_nd(&Tensor::from_slice(&labels), None::<&Tensor>, tch::Reduction::Mean, -100)
+            log_probs.nll_loss_nd(
+                &Tensor::from_slice(&labels),
+                None::<&Tensor>,
+                tch::Reduction::Mean,
+                -100,
+            )
         };
         Ok(head(&verdict.entity, Scene::entity)
             + 0.2 * head(&verdict.style, |s| s.set().index())
-            + 0.1 * head(&verdict.pattern, |s| position(&Pattern::ALL, &s.ground.pattern))
-            + 0.1 * head(&verdict.color, |s| position(&Color::GROUNDS, &s.ground.color)))
+            + 0.1
+                * head(&verdict.pattern, |s| {
+                    position(&Pattern::ALL, &s.ground.pattern)
+                })
+            + 0.1
+                * head(&verdict.color, |s| {
+                    position(&Color::GROUNDS, &s.ground.color)
+                }))
     }
 
     /// The averaged judge's verdicts, through `f`.
@@ -140,7 +230,8 @@ fn jitter(images: &Tensor, seeds: Seeds, step: u64) -> Result<Tensor> {
     let batch = images.size()[0];
     let ids: Vec<u64> = (0..batch as u64).map(|i| step * batch as u64 + i).collect();
     let noise = KeyedNoise::of_stream(seeds, Stream::Data, 1);
-    let mix = noise.normal(&ids, Draw::Step(0), &[3, 3])? * 0.12 + Tensor::eye(3, (Kind::Float, Device::Cpu));
+    let mix = noise.normal(&ids, Draw::Step(0), &[3, 3])? * 0.12
+        + Tensor::eye(3, (Kind::Float, Device::Cpu));
     let shift = noise.normal(&ids, Draw::Step(1), &[3, 1])? * 0.1;
     let grain = noise.normal(&ids, Draw::Step(2), &[1, 64, 64])?;
     let flat = mix.matmul(&images.view([batch, 3, -1])) + shift;
@@ -149,5 +240,7 @@ fn jitter(images: &Tensor, seeds: Seeds, step: u64) -> Result<Tensor> {
 }
 
 fn position<T: PartialEq>(all: &[T], one: &T) -> usize {
-    all.iter().position(|x| x == one).expect("every ground is in the list")
+    all.iter()
+        .position(|x| x == one)
+        .expect("every ground is in the list")
 }

@@ -39,8 +39,10 @@ pub struct StepArgs {
 impl Trainee {
     /// Takes the tensors of a model (shared with it) and marks them for gradients.
     pub fn new(tensors: &BTreeMap<String, Tensor>) -> Self {
-        let (names, params): (Vec<_>, Vec<_>) =
-            tensors.iter().map(|(n, t)| (n.clone(), t.set_requires_grad(true))).unzip();
+        let (names, params): (Vec<_>, Vec<_>) = tensors
+            .iter()
+            .map(|(n, t)| (n.clone(), t.set_requires_grad(true)))
+            .unzip();
         let like = |f: fn(&Tensor) -> Tensor| params.iter().map(f).collect::<Vec<_>>();
         Self {
             average: like(|p| p.detach().copy()),
@@ -64,13 +66,28 @@ impl Trainee {
         if norm > args.max_grad_norm {
             foreach_mul_(&grads, args.max_grad_norm / (norm + 1e-6))?;
         }
-        let adamw = AdamWArgs { lr: args.lr, beta1: 0.9, beta2: args.beta2, weight_decay: args.weight_decay, eps: 1e-8 };
+        let adamw = AdamWArgs {
+            lr: args.lr,
+            beta1: 0.9,
+            beta2: args.beta2,
+            weight_decay: args.weight_decay,
+            eps: 1e-8,
+        };
         if norm.is_finite() {
-            fused_adamw(&self.params, &grads, &self.exp_avgs, &self.exp_avg_sqs, &self.steps, adamw)?;
+            fused_adamw(
+                &self.params,
+                &grads,
+                &self.exp_avgs,
+                &self.exp_avg_sqs,
+                &self.steps,
+                adamw,
+            )?;
         }
         self.step += 1;
         // The average forgets the random start quickly, then settles at its decay.
-        let decay = args.ema.min((1.0 + self.step as f64) / (10.0 + self.step as f64));
+        let decay = args
+            .ema
+            .min((1.0 + self.step as f64) / (10.0 + self.step as f64));
         foreach_lerp_(&self.average, &self.params, 1.0 - decay)?;
         for grad in grads {
             let _ = { grad }.zero_();
@@ -108,9 +125,17 @@ impl Trainee {
         let step = Tensor::from(self.step as i64);
         let mut all: Vec<(String, &Tensor)> = vec![("step".to_owned(), &step)];
         for (part, tensors) in self.parts() {
-            all.extend(self.names.iter().zip(tensors).map(|(n, t)| (format!("{part}/{n}"), t)));
+            all.extend(
+                self.names
+                    .iter()
+                    .zip(tensors)
+                    .map(|(n, t)| (format!("{part}/{n}"), t)),
+            );
         }
-        Ok(weights::save(path, all.iter().map(|(n, t)| (n.as_str(), *t)))?)
+        Ok(weights::save(
+            path,
+            all.iter().map(|(n, t)| (n.as_str(), *t)),
+        )?)
     }
 
     /// Reads what [`Trainee::save`] wrote.
@@ -120,13 +145,22 @@ impl Trainee {
     pub fn load(&mut self, path: &Path) -> Result<()> {
         let _guard = tch::no_grad_guard();
         let file = weights::read_all(path)?;
-        let damaged = |name: &str| Error::Checkpoint { path: path.to_owned(), tensor: name.to_owned() };
-        self.step = file.get("step").ok_or_else(|| damaged("step"))?.int64_value(&[]) as u64;
+        let damaged = |name: &str| Error::Checkpoint {
+            path: path.to_owned(),
+            tensor: name.to_owned(),
+        };
+        self.step = file
+            .get("step")
+            .ok_or_else(|| damaged("step"))?
+            .int64_value(&[]) as u64;
         let names = self.names.clone();
         for (part, tensors) in self.parts_mut() {
             for (name, tensor) in names.iter().zip(tensors) {
                 let name = format!("{part}/{name}");
-                let saved = file.get(&name).filter(|s| s.size() == tensor.size()).ok_or_else(|| damaged(&name))?;
+                let saved = file
+                    .get(&name)
+                    .filter(|s| s.size() == tensor.size())
+                    .ok_or_else(|| damaged(&name))?;
                 tensor.copy_(&saved.to_device(Device::Cpu));
             }
         }

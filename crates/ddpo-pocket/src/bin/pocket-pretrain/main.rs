@@ -1,5 +1,8 @@
 //! Trains the pocket model and its judges from nothing: `cargo xtask pretrain pocket`.
 
+mod export;
+mod judges;
+mod measure;
 mod stages;
 
 use std::path::PathBuf;
@@ -8,7 +11,9 @@ use clap::{Parser, ValueEnum};
 
 /// Trains the embedded pocket model, stage by stage; every stage goes on where it was stopped.
 #[derive(Parser)]
-#[command(after_help = "Example: pocket-pretrain --work runs/pocket --stage diffusion --samples 1000000")]
+#[command(
+    after_help = "Example: pocket-pretrain --work runs/pocket --stage diffusion --samples 1000000"
+)]
 struct Args {
     /// Folder for checkpoints and results.
     #[arg(long)]
@@ -25,6 +30,9 @@ struct Args {
     /// Where `export` writes the model; the crate's own assets, usually.
     #[arg(long)]
     assets: Option<PathBuf>,
+    /// Guidance with which `measure` samples; that of the pocket experiments by default.
+    #[arg(long, default_value_t = 3.0)]
+    guidance: f64,
     /// Minutes between checkpoints.
     #[arg(long, default_value_t = 2.0)]
     checkpoint_minutes: f64,

@@ -1,10 +1,13 @@
 //! What each stage reads, does and writes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use ddpo_model::{Named, Vae};
 use ddpo_pocket::artwork::Pack;
+use ddpo_pocket::judge::Role;
 use ddpo_pocket::pretrain::Progress;
 use ddpo_pocket::pretrain::batch::compose;
 use ddpo_pocket::pretrain::codec::PatchCodec;
@@ -13,26 +16,40 @@ use ddpo_pocket::pretrain::diffusion::{DiffusionPlan, DiffusionTraining};
 use ddpo_pocket::scene::{Composer, Mixture};
 use ddpo_pocket::shape;
 use ddpo_sched::{NoiseSchedule, ScheduleConfig};
+use ddpo_torch::{Store, weights};
+use tch::{Device, Kind, Tensor};
 
-use crate::{Args, Stage};
+use crate::{Args, Stage, export, judges, measure};
 
 /// Scenes that the codec's components are fitted to, and their seed.
 const CODEC_SCENES: u64 = 4_000;
 const CODEC_SEED: u64 = 100;
 
 pub fn run(args: &Args) -> Result<()> {
-    std::fs::create_dir_all(&args.work).with_context(|| format!("cannot create {}", args.work.display()))?;
-    let all = [Stage::Codec, Stage::Decoder, Stage::Diffusion, Stage::RewardJudge, Stage::HeldOutJudge, Stage::Export, Stage::Measure];
-    let stages: &[Stage] = if args.stage == Stage::All { &all } else { std::slice::from_ref(&args.stage) };
-    stages.iter().try_for_each(|&stage| one(args, stage))
+    std::fs::create_dir_all(&args.work)
+        .with_context(|| format!("cannot create {}", args.work.display()))?;
+    const ORDER: [Stage; 7] = [
+        Stage::Codec,
+        Stage::Decoder,
+        Stage::Diffusion,
+        Stage::RewardJudge,
+        Stage::HeldOutJudge,
+        Stage::Export,
+        Stage::Measure,
+    ];
+    one(args, args.stage, &ORDER)
 }
 
-fn one(args: &Args, stage: Stage) -> Result<()> {
+fn one(args: &Args, stage: Stage, order: &[Stage]) -> Result<()> {
     match stage {
+        Stage::All => order.iter().try_for_each(|&stage| one(args, stage, &[])),
         Stage::Codec => codec(args),
         Stage::Decoder => decoder(args),
         Stage::Diffusion => diffusion(args),
-        _ => anyhow::bail!("not built in this binary"),
+        Stage::RewardJudge => judges::train(args, Role::Reward),
+        Stage::HeldOutJudge => judges::train(args, Role::HeldOut),
+        Stage::Export => export::export(args),
+        Stage::Measure => measure::measure(args),
     }
 }
 
@@ -43,7 +60,10 @@ fn codec(args: &Args) -> Result<()> {
     let codec = PatchCodec::fit(&images, &shape::vae());
     codec.save(&args.work.join("codec.safetensors"))?;
     let fresh = compose(&composer, CODEC_SEED + 1, 0..500).images;
-    eprintln!("codec: best linear reconstruction {:.2} dB", codec.linear_psnr(&fresh));
+    eprintln!(
+        "codec: best linear reconstruction {:.2} dB",
+        codec.linear_psnr(&fresh)
+    );
     Ok(())
 }
 
@@ -54,7 +74,8 @@ fn decoder(args: &Args) -> Result<()> {
     let mut plan = DecoderPlan::default();
     plan.samples = args.samples.unwrap_or(plan.samples);
     let path = args.work.join("decoder.safetensors");
-    let mut training = DecoderTraining::new(plan, &composer, &codec, &shape::vae(), existing(&path))?;
+    let mut training =
+        DecoderTraining::new(plan, &composer, &codec, &shape::vae(), existing(&path))?;
     let mut log = Log::new("decoder", args);
     training.run(&mut |training, progress| {
         if log.tick(progress) {
@@ -77,7 +98,14 @@ fn diffusion(args: &Args) -> Result<()> {
     let mut plan = DiffusionPlan::default();
     plan.samples = args.samples.unwrap_or(plan.samples);
     let path = args.work.join("diffusion.safetensors");
-    let mut training = DiffusionTraining::new(plan, &composer, &codec, &tokenizer, &schedule, existing(&path))?;
+    let mut training = DiffusionTraining::new(
+        plan,
+        &composer,
+        &codec,
+        &tokenizer,
+        &schedule,
+        existing(&path),
+    )?;
     let mut log = Log::new("diffusion", args);
     training.run(&mut |training, progress| {
         if log.tick(progress) {
@@ -90,12 +118,47 @@ fn diffusion(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn existing(path: &Path) -> Option<&Path> {
+/// The VAE as far as it is trained: the encoder that was set, and the averaged decoder.
+pub fn trained_vae(args: &Args) -> Result<Named<Vae>> {
+    let config = shape::vae();
+    let store = Store::random(0, Device::Cpu, Kind::Float);
+    let net = Vae::new(&store.root(), &config)?;
+    let mut tensors = store.finish()?;
+    average_of(&args.work.join("decoder.safetensors"), "", &tensors)?;
+    PatchCodec::load(&args.work.join("codec.safetensors"))?.write(&mut tensors, &config);
+    Ok(Named { net, tensors })
+}
+
+/// Copies the averaged weights of a checkpoint, whose names start with `part`, over tensors of a model;
+/// returns how many there were.
+pub fn average_of(
+    checkpoint: &Path,
+    part: &str,
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<usize> {
+    let file = weights::read_all(checkpoint)?;
+    let _guard = tch::no_grad_guard();
+    let prefix = format!("average/{part}");
+    let ours = file
+        .iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?, tensor)));
+    let mut n = 0;
+    for (name, tensor) in ours {
+        n += 1;
+        let target = tensors.get(name).with_context(|| {
+            format!("{}: no tensor `{name}` in the model", checkpoint.display())
+        })?;
+        target.shallow_clone().copy_(tensor);
+    }
+    Ok(n)
+}
+
+pub fn existing(path: &Path) -> Option<&Path> {
     path.exists().then_some(path)
 }
 
 /// A line every few seconds: step, loss (averaged since the last line), rate and time to go.
-struct Log {
+pub struct Log {
     stage: &'static str,
     started: Instant,
     first_step: Option<u64>,
@@ -106,14 +169,22 @@ struct Log {
 }
 
 impl Log {
-    fn new(stage: &'static str, args: &Args) -> Self {
+    pub fn new(stage: &'static str, args: &Args) -> Self {
         let now = Instant::now();
         let every = Duration::from_secs_f64(60.0 * args.checkpoint_minutes);
-        Self { stage, started: now, first_step: None, shown: now, saved: now, every, losses: Vec::new() }
+        Self {
+            stage,
+            started: now,
+            first_step: None,
+            shown: now,
+            saved: now,
+            every,
+            losses: Vec::new(),
+        }
     }
 
     /// Whether a checkpoint is due.
-    fn tick(&mut self, progress: Progress) -> bool {
+    pub fn tick(&mut self, progress: Progress) -> bool {
         let first = *self.first_step.get_or_insert(progress.step - 1);
         self.losses.push(progress.loss);
         if self.shown.elapsed() > Duration::from_secs(20) {
@@ -139,7 +210,7 @@ impl Log {
         due
     }
 
-    fn line(&self, text: &str) {
+    pub fn line(&self, text: &str) {
         eprintln!("{}: {text}", self.stage);
     }
 }

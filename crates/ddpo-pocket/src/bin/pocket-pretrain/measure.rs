@@ -1,0 +1,72 @@
+//! The stage that measures the exported model and draws its sheet of samples.
+
+use anyhow::{Context, Result};
+use ddpo_model::{Files, StableDiffusion};
+use ddpo_pocket::artwork::Pack;
+use ddpo_pocket::judge::{Judge, JudgeConfig, Role};
+use ddpo_pocket::measure::{MeasurePlan, draw, judge};
+use ddpo_torch::Store;
+use tch::{Device, Kind, Tensor};
+
+use crate::Args;
+use crate::export::assets;
+
+/// Side of a picture on the sheet, in pixels.
+const SIDE: u32 = 64;
+
+pub fn measure(args: &Args) -> Result<()> {
+    let assets = assets(args)?;
+    let files = Files::Folder(assets.join("model"));
+    let pack = Pack::embedded()?;
+    let plan = MeasurePlan {
+        guidance_scale: args.guidance,
+        ..MeasurePlan::default()
+    };
+    let (samples, animals) = draw(
+        StableDiffusion::load(&files, Device::Cpu, Kind::Float)?,
+        plan,
+    )?;
+    sheet(&samples)?.save(assets.join("model").join("samples.png"))?;
+    let stem = assets.join("judges").join(Role::HeldOut.name());
+    let config: JudgeConfig = serde_json::from_slice(
+        &std::fs::read(stem.with_extension("json")).context("train the held-out judge first")?,
+    )?;
+    let held_out = Judge::load(
+        Store::open(
+            &stem.with_extension("safetensors"),
+            Device::Cpu,
+            Kind::Float,
+        )?,
+        &config,
+    )?;
+    let vae = StableDiffusion::load(&files, Device::Cpu, Kind::Float)?
+        .images
+        .vae
+        .net;
+    let measured = judge((&samples, &animals), plan, &vae, &held_out, &pack)?;
+    let json = serde_json::to_string_pretty(&measured)? + "\n";
+    eprint!("{json}");
+    std::fs::write(assets.join("model").join("measured.json"), json)?;
+    Ok(())
+}
+
+/// A column an animal, a row a sample.
+fn sheet(samples: &Tensor) -> Result<image::RgbImage> {
+    let n = samples.size()[0] as u32;
+    let columns = 45;
+    let mut sheet = image::RgbImage::new(columns * SIDE, n.div_ceil(columns) * SIDE);
+    let bytes = ((samples + 1.0) * 127.5)
+        .round()
+        .to_kind(Kind::Uint8)
+        .permute([0, 2, 3, 1])
+        .contiguous();
+    let mut pixels = vec![0; bytes.numel()];
+    bytes.f_copy_data_u8(&mut pixels, bytes.numel())?;
+    for (i, picture) in pixels.chunks_exact((SIDE * SIDE * 3) as usize).enumerate() {
+        let picture = image::RgbImage::from_raw(SIDE, SIDE, picture.to_vec())
+            .context("a picture of 64×64 pixels")?;
+        let (x, y) = (i as u32 % columns * SIDE, i as u32 / columns * SIDE);
+        image::imageops::replace(&mut sheet, &picture, i64::from(x), i64::from(y));
+    }
+    Ok(sheet)
+}
