@@ -1,6 +1,6 @@
 //! A model and everything around it that training and sampling need.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ddpo_model::{Files, ImageDecoder, PromptEncoder, StableDiffusion, UnetPolicy};
 use ddpo_sched::{DenoiseInput, Denoiser, Guided, ScheduleConfig};
@@ -92,9 +92,7 @@ pub fn open(path: &str, device: Device, kind: Kind) -> Result<StableDiffusion> {
 
 fn files(path: &str) -> Result<Files> {
     if path == POCKET {
-        return Ok(Files::Folder(PathBuf::from(
-            "crates/ddpo-pocket/assets/model",
-        )));
+        return Ok(ddpo_pocket::files());
     }
     let folder = Path::new(path);
     if !folder.is_dir() {

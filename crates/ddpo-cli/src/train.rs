@@ -111,13 +111,8 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
 /// The newest whole checkpoint; says which were passed over.
 fn latest(checkpoints: &Checkpoints) -> Result<Option<Checkpoint>> {
     let found = checkpoints.latest().map_err(failure)?;
-    match &found {
-        None => eprintln!("no checkpoint here yet: starting from the beginning"),
-        Some(checkpoint) => {
-            for damage in &checkpoint.passed_over {
-                eprintln!("warning: {damage}; going on from an older one");
-            }
-        }
+    for damage in found.iter().flat_map(|checkpoint| &checkpoint.passed_over) {
+        eprintln!("warning: {damage}; going on from an older one");
     }
     Ok(found)
 }
