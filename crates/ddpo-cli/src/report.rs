@@ -105,13 +105,12 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
 
 fn figure(records: &[Record], reward: &dyn Reward) -> Result<ddpo_eval::Svg> {
     let first = &records[0];
-    let title = format!("{}, {}", first.config.experiment, first.fact("preset"));
-    let runs: Vec<Run> = records.iter().map(|record| record.run.clone()).collect();
-    let mut figure = RewardFigure::of_runs(title, reward.info().label(), &runs);
-    if let Some(paper) = &first.config.reward.stands_in_for {
-        figure.note = format!("{} stands in for {paper}; {}", reward.name(), figure.note);
+    let mut title = format!("{}, {}", first.config.experiment, first.fact("preset"));
+    if first.config.reward.stands_in_for.is_some() {
+        title += &format!(": {}, a stand-in", reward.name());
     }
-    figure
+    let runs: Vec<Run> = records.iter().map(|record| record.run.clone()).collect();
+    RewardFigure::of_runs(title, reward.info().label(), &runs)
         .svg()
         .or_exit(Exit::Other, "cannot draw the reward curve")
 }
@@ -173,7 +172,7 @@ fn stand_in(record: &Record, reward: &dyn Reward) -> Option<StandIn> {
     let paper = record.config.reward.stands_in_for.as_ref()?;
     Some(StandIn {
         used: reward.info().quantity,
-        stands_for: format!("the paper's reward `{paper}`"),
+        stands_for: format!("the paper's reward “{paper}”"),
         reason: format!(
             "That reward cannot run on the preset {}.",
             record.fact("preset")
