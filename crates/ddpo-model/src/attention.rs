@@ -65,6 +65,23 @@ impl Attention {
         self.to_out
             .forward(&mixed.transpose(1, 2).reshape([batch, positions, dim]))
     }
+
+    fn linears<'a>(&'a mut self, prefix: &str) -> impl Iterator<Item = (String, &'a mut Linear)> {
+        let Self {
+            to_q,
+            to_k,
+            to_v,
+            to_out,
+            ..
+        } = self;
+        let named = [
+            ("to_q", to_q),
+            ("to_k", to_k),
+            ("to_v", to_v),
+            ("to_out.0", to_out),
+        ];
+        named.map(|(name, layer)| (format!("{prefix}.{name}"), layer)).into_iter()
+    }
 }
 
 /// Self-attention, cross-attention and a gated feed-forward, each normalised before and added after.
@@ -153,6 +170,17 @@ impl SpatialTransformer {
             .view([batch, height, width, channels])
             .permute([0, 3, 1, 2]);
         self.proj_out.forward(&h) + x
+    }
+
+    /// The attention projections, by name below `prefix`.
+    pub(crate) fn linears(&mut self, prefix: &str) -> Vec<(String, &mut Linear)> {
+        let mut all = Vec::new();
+        for (i, block) in self.blocks.iter_mut().enumerate() {
+            let block_name = format!("{prefix}.transformer_blocks.{i}");
+            all.extend(block.attn1.linears(&format!("{block_name}.attn1")));
+            all.extend(block.attn2.linears(&format!("{block_name}.attn2")));
+        }
+        all
     }
 }
 

@@ -1,9 +1,10 @@
-//! Stable Diffusion on libtorch. See README.
+#![doc = include_str!("../README.md")]
 
 pub mod attention;
 pub mod error;
 pub mod files;
 mod layout;
+pub mod lora;
 pub mod pipeline;
 pub mod policy;
 pub mod resnet;
@@ -12,6 +13,7 @@ pub mod vae;
 
 pub use error::{Error, Result};
 pub use files::Files;
+pub use lora::{LORA_FILE, Lora, LoraConfig};
 pub use pipeline::{ImageDecoder, Named, PromptEncoder, StableDiffusion};
 pub use policy::UnetPolicy;
 pub use unet::{Unet, UnetConfig};

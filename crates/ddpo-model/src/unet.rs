@@ -220,6 +220,23 @@ impl Unet {
         &self.config
     }
 
+    /// Queries, keys, values and outputs of every attention, under diffusers' module names.
+    pub fn attention_linears(&mut self) -> Vec<(String, &mut Linear)> {
+        let down = self.down.iter_mut().map(|(level, _)| level).enumerate();
+        let up = self.up.iter_mut().map(|(level, _)| level).enumerate();
+        let levels = down
+            .map(|(i, level)| (format!("down_blocks.{i}"), level))
+            .chain(std::iter::once(("mid_block".to_owned(), &mut self.mid)))
+            .chain(up.map(|(i, level)| (format!("up_blocks.{i}"), level)));
+        let mut all = Vec::new();
+        for (name, level) in levels {
+            for (j, attention) in level.attentions.iter_mut().enumerate() {
+                all.extend(attention.linears(&format!("{name}.attentions.{j}")));
+            }
+        }
+        all
+    }
+
     /// # Shapes
     /// - `x_t`: `[batch, in_channels, height, width]`
     /// - `t`: `[batch]` or `[1]`, i64, training timesteps in 0..1000

@@ -82,12 +82,27 @@ pub fn save<'t>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
 ) -> Result<()> {
+    save_with_metadata(path, tensors, [])
+}
+
+/// As [`save`], with texts by key beside the tensors (safetensors' `__metadata__`).
+///
+/// # Errors
+/// As [`save`].
+pub fn save_with_metadata<'t>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
+    metadata: impl IntoIterator<Item = (String, String)>,
+) -> Result<()> {
     let views: Vec<(&str, Plain)> = tensors
         .into_iter()
         .map(|(n, t)| Ok((n, Plain::new(t)?)))
         .collect::<Result<_>>()?;
     let temporary = PathBuf::from(format!("{}.part", path.display()));
-    let written = write(&temporary, views).and_then(|()| std::fs::rename(&temporary, path));
+    let format = ("format".to_owned(), "pt".to_owned());
+    let metadata = std::iter::once(format).chain(metadata).collect();
+    let written =
+        write(&temporary, views, metadata).and_then(|()| std::fs::rename(&temporary, path));
     written.map_err(|source| {
         // Best effort: the error to report is the first one.
         let _ = std::fs::remove_file(&temporary);
@@ -104,6 +119,16 @@ pub fn save<'t>(
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::Damaged`] if it lies.
 pub fn read_all(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    Ok(read_all_with_metadata(path)?.0)
+}
+
+/// As [`read_all`], with the texts by key that [`save_with_metadata`] and other programs write.
+///
+/// # Errors
+/// As [`read_all`].
+pub fn read_all_with_metadata(
+    path: &Path,
+) -> Result<(BTreeMap<String, Tensor>, BTreeMap<String, String>)> {
     let bytes = std::fs::read(path).map_err(|source| Error::Io {
         action: "read",
         path: path.to_owned(),
@@ -118,11 +143,17 @@ pub fn read_all(path: &Path) -> Result<BTreeMap<String, Tensor>> {
             reason,
         }),
     };
-    index.names().into_iter().map(one).collect()
+    let tensors = index.names().into_iter().map(one).collect::<Result<_>>()?;
+    let texts = index.metadata.metadata().iter().flatten();
+    let texts = texts.map(|(key, text)| (key.clone(), text.clone()));
+    Ok((tensors, texts.collect()))
 }
 
-fn write(path: &Path, views: Vec<(&str, Plain)>) -> std::io::Result<()> {
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+fn write(
+    path: &Path,
+    views: Vec<(&str, Plain)>,
+    metadata: HashMap<String, String>,
+) -> std::io::Result<()> {
     safetensors::serialize_to_file(views, Some(metadata), path).map_err(|e| match e {
         safetensors::SafeTensorError::IoError(e) => e,
         other => std::io::Error::other(other.to_string()),

@@ -10,6 +10,32 @@ pub struct Linear {
     pub weight: Tensor,
     /// `[out]`.
     pub bias: Option<Tensor>,
+    /// Beside the weight, if it is fine-tuned that way.
+    pub low_rank: Option<LowRank>,
+}
+
+/// A low-rank branch beside a linear layer, `scale · up down x` (LoRA, Hu et al. 2021).
+pub struct LowRank {
+    /// `[rank, in]`.
+    pub down: Tensor,
+    /// `[out, rank]`, of the kind and on the device of `down`.
+    pub up: Tensor,
+    /// α / rank.
+    pub scale: f64,
+}
+
+impl LowRank {
+    /// In the kind of the factors, so that small changes count beside a half-precision weight; the result is
+    /// in that of `x` (diffusers 0.17.1, `LoRALinearLayer.forward`).
+    ///
+    /// # Shapes
+    /// - `x`: `[..., in]`
+    /// - returns: `[..., out]`
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let none = None::<&Tensor>;
+        let h = x.to_kind(self.down.kind()).linear(&self.down, none);
+        (h.linear(&self.up, none) * self.scale).to_kind(x.kind())
+    }
 }
 
 impl Linear {
@@ -25,6 +51,7 @@ impl Linear {
         Self {
             weight: scope.tensor("weight", &[n_out, n_in], default_init(n_in)),
             bias: None,
+            low_rank: None,
         }
     }
 
@@ -32,7 +59,11 @@ impl Linear {
     /// - `x`: `[..., in]`
     /// - returns: `[..., out]`
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+        let y = x.linear(&self.weight, self.bias.as_ref());
+        match &self.low_rank {
+            Some(branch) => y + branch.forward(x),
+            None => y,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
 use crate::file::Index;
-pub use crate::file::{read_all, save};
+pub use crate::file::{read_all, read_all_with_metadata, save, save_with_metadata};
 use crate::{Error, Result};
 
 /// How a tensor starts when there is no file: torch's own defaults are [`Init::Uniform`] with `1 / sqrt(fan_in)`.
