@@ -51,7 +51,7 @@ pub fn run() -> Result<ExitCode> {
 pub fn bench(args: &[String]) -> Result<ExitCode> {
     setup::ensure(setup::Kind::Cpu)?;
     let mut command = cargo(&["bench", "--package", "ddpo-benches", "--"]);
-    Ok(shell::exit_code(shell::status(command.args(args))?))
+    shell::become_command(command.args(args))
 }
 
 /// Each crate by itself, since a workspace build hides a feature that another crate switched on.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{setup, shell};
 
-/// Builds `ddpo` in release and starts `ddpo SUBCOMMAND ARGS`; its exit code is ours.
+/// Builds `ddpo` in release and becomes `ddpo SUBCOMMAND ARGS`.
 pub fn start(subcommand: &str, args: &[String]) -> Result<ExitCode> {
     setup::ensure(setup::Kind::Cpu)?;
     shell::check(shell::cargo().args(["build", "--release", "--package", "ddpo-cli"]))?;
@@ -17,7 +17,7 @@ pub fn start(subcommand: &str, args: &[String]) -> Result<ExitCode> {
         .current_dir(shell::root())
         .arg(subcommand)
         .args(args);
-    Ok(shell::exit_code(shell::status(&mut command)?))
+    shell::become_command(&mut command)
 }
 
 /// Rebuilds the artwork pack from its npm packages.
@@ -48,7 +48,7 @@ fn pocket(binary: &str, feature: &str, args: &[String]) -> Result<ExitCode> {
     command
         .args(["--features", feature, "--bin", binary, "--"])
         .args(args);
-    Ok(shell::exit_code(shell::status(&mut command)?))
+    shell::become_command(&mut command)
 }
 
 /// Where cargo puts what it builds, whatever the environment says.

@@ -121,7 +121,7 @@ pub fn reproduce(args: &Reproduce) -> Result<ExitCode> {
             .iter()
             .find(|experiment| experiment.name == name)
         {
-            Some(experiment) if experiment.is_available() => start(experiment, args),
+            Some(experiment) if experiment.is_available() => start(&[experiment], args),
             Some(_) => Ok(shell::usage(&format!(
                 "`{name}` is not available yet; what runs: {}",
                 available().join(", ")
@@ -173,27 +173,26 @@ fn list() {
     }
 }
 
-/// Runs every row that there is; says which there is not; the first bad exit code is ours.
+/// Every row that there is; says which there is not.
 fn all(args: &Reproduce) -> Result<ExitCode> {
-    let mut worst = ExitCode::SUCCESS;
-    for experiment in &EXPERIMENTS {
-        if !experiment.is_available() {
-            eprintln!(
-                "reproduce: `{}` is not available yet, left out",
-                experiment.name
-            );
-            continue;
-        }
-        let code = start(experiment, args)?;
-        if code != ExitCode::SUCCESS && worst == ExitCode::SUCCESS {
-            worst = code;
-        }
+    let (there, missing): (Vec<&Experiment>, Vec<&Experiment>) = EXPERIMENTS
+        .iter()
+        .partition(|experiment| experiment.is_available());
+    let missing: Vec<&str> = missing.iter().map(|experiment| experiment.name).collect();
+    if !missing.is_empty() {
+        eprintln!(
+            "reproduce all: not available yet, left out: {}",
+            missing.join(", ")
+        );
     }
-    Ok(worst)
+    start(&there, args)
 }
 
-fn start(experiment: &Experiment, args: &Reproduce) -> Result<ExitCode> {
-    let mut words = vec![experiment.config()];
+fn start(experiments: &[&Experiment], args: &Reproduce) -> Result<ExitCode> {
+    let mut words: Vec<String> = experiments
+        .iter()
+        .map(|experiment| experiment.config())
+        .collect();
     let mut add = |flag: &str, value: &str| words.extend([flag.to_owned(), value.to_owned()]);
     if let Some(preset) = &args.preset {
         add("--preset", preset);

@@ -21,7 +21,7 @@ pub fn run(check: bool) -> Result<ExitCode> {
     if check {
         command.arg("--check");
     }
-    Ok(shell::exit_code(shell::status(&mut command)?))
+    shell::become_command(&mut command)
 }
 
 /// The environment's interpreter; installed anew when the requirements have changed.

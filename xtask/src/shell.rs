@@ -1,7 +1,7 @@
 //! Small things around processes: the repository's root, running a command, one-line usage errors.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, ExitStatus};
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
@@ -28,18 +28,13 @@ pub fn cargo() -> Command {
 
 /// Runs a command to its end and wants success.
 pub fn check(command: &mut Command) -> Result<()> {
-    let status = status(command)?;
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start `{}`", describe(command)))?;
     if !status.success() {
         bail!("`{}` failed: {status}", describe(command));
     }
     Ok(())
-}
-
-/// Runs a command to its end.
-pub fn status(command: &mut Command) -> Result<ExitStatus> {
-    command
-        .status()
-        .with_context(|| format!("cannot start `{}`", describe(command)))
 }
 
 /// Standard output of a command that must succeed.
@@ -54,17 +49,10 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Hands a child's exit code on; a signal becomes the shell's 128 + n.
-pub fn exit_code(status: ExitStatus) -> ExitCode {
-    #[cfg(unix)]
-    let by_signal = std::os::unix::process::ExitStatusExt::signal(&status);
-    #[cfg(not(unix))]
-    let by_signal: Option<i32> = None;
-    let code = status
-        .code()
-        .or(by_signal.map(|signal| 128 + signal))
-        .unwrap_or(1);
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
+/// Becomes that command, so that signals and exit codes are between it and whoever started us.
+pub fn become_command(command: &mut Command) -> Result<ExitCode> {
+    let error = std::os::unix::process::CommandExt::exec(command);
+    Err(error).with_context(|| format!("cannot start `{}`", describe(command)))
 }
 
 /// Prints one line about bad arguments; the code to exit with.

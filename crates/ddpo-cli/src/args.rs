@@ -89,16 +89,22 @@ pub struct RunArgs {
 /// `ddpo reproduce`.
 #[derive(Args)]
 pub struct ReproduceArgs {
-    /// The configuration.
-    #[command(flatten)]
-    pub config: ConfigArgs,
+    /// TOML files of experiments, such as configs/compressibility.toml
+    #[arg(required = true)]
+    pub configs: Vec<PathBuf>,
+    /// Preset; `pocket` when not given
+    #[arg(long)]
+    pub preset: Option<String>,
+    /// Overrides one key, as `rl.lr=1e-4`; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
     /// Algorithms, separated by commas; the configuration's when not given
     #[arg(long, value_delimiter = ',')]
     pub algorithms: Vec<String>,
     /// Seeds of each algorithm; the configuration's number when not given
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub seeds: Option<u64>,
-    /// Output folder; runs/EXPERIMENT when not given
+    /// Output folder; runs/EXPERIMENT when not given, a folder below it for each of several experiments
     #[arg(long)]
     pub out: Option<PathBuf>,
 }

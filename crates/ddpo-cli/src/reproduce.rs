@@ -13,39 +13,76 @@ use crate::suggest::nearest;
 use crate::train::{Job, execute};
 use crate::{report, stop};
 
-/// Runs what is not done yet, then reports on all of it.
+/// An experiment with all its runs planned.
+struct Experiment {
+    name: String,
+    out: PathBuf,
+    runs: Vec<Plan>,
+}
+
+/// Runs what is not done yet, then reports on all of it; the first exit code that is not success is the end's.
 pub fn run(args: &ReproduceArgs) -> Result<Exit> {
-    let source = args.config.source();
-    let plan = Plan::load(&source)?;
-    let algorithms = algorithms(args, &plan)?;
-    let n_seeds = args.seeds.unwrap_or(plan.reproduce.seeds);
-    let out = args
-        .out
-        .clone()
-        .unwrap_or_else(|| Path::new("runs").join(&plan.experiment));
-    if let Some(paper) = &plan.stands_in_for {
-        let reward = plan.reward.name();
-        eprintln!(
-            "{}: {reward} stands in for the paper's reward `{paper}`",
-            plan.experiment
-        );
-    }
     // All plans are read before the first run starts: a bad key must not show up an hour later.
-    let mut plans = Vec::new();
-    for algorithm in &algorithms {
+    let experiments = args
+        .configs
+        .iter()
+        .map(|file| plan(file, args))
+        .collect::<Result<Vec<_>>>()?;
+    let mut exit = Exit::Done;
+    for experiment in &experiments {
+        let ended = reproduce(experiment, args)?;
+        if ended == Exit::Interrupted {
+            return Ok(ended);
+        }
+        if exit == Exit::Done {
+            exit = ended;
+        }
+    }
+    Ok(exit)
+}
+
+fn source(file: &Path, args: &ReproduceArgs) -> Source {
+    Source {
+        file: Some(file.to_owned()),
+        preset: args.preset.clone(),
+        set: args.set.clone(),
+        ..Source::default()
+    }
+}
+
+fn plan(file: &Path, args: &ReproduceArgs) -> Result<Experiment> {
+    let source = source(file, args);
+    let plan = Plan::load(&source)?;
+    let n_seeds = args.seeds.unwrap_or(plan.reproduce.seeds);
+    let mut runs = Vec::new();
+    for algorithm in algorithms(args, &plan)? {
         for seed in plan.run.seed..plan.run.seed + n_seeds {
-            plans.push(Plan::load(&Source {
-                algorithm: Some((*algorithm).to_owned()),
+            runs.push(Plan::load(&Source {
+                algorithm: Some(algorithm.to_owned()),
                 seed: Some(seed),
                 ..source.clone()
             })?);
         }
     }
+    let out = match &args.out {
+        Some(out) if args.configs.len() > 1 => out.join(&plan.experiment),
+        Some(out) => out.clone(),
+        None => Path::new("runs").join(&plan.experiment),
+    };
+    let name = plan.experiment;
+    Ok(Experiment { name, out, runs })
+}
+
+fn reproduce(experiment: &Experiment, args: &ReproduceArgs) -> Result<Exit> {
+    let source = source(Path::new(""), args);
     let mut folders = Vec::new();
-    for plan in &plans {
-        let folder = out
-            .join(plan.rl.algorithm.name())
-            .join(format!("seed-{}", plan.run.seed));
+    for plan in &experiment.runs {
+        if let Some(paper) = &plan.stands_in_for {
+            let (name, reward) = (&experiment.name, plan.reward.name());
+            eprintln!("{name}: {reward} stands in for the paper's reward `{paper}`");
+        }
+        let algorithm = experiment.out.join(plan.rl.algorithm.name());
+        let folder = algorithm.join(format!("seed-{}", plan.run.seed));
         let job = Job {
             out: &folder,
             resume: true,
@@ -53,26 +90,22 @@ pub fn run(args: &ReproduceArgs) -> Result<Exit> {
             stop: &stop::flag()?,
         };
         let outcome = execute(plan, &job)?;
-        finish(&folder)?;
         if outcome != Outcome::Done {
             eprintln!("interrupted; the same command goes on from here");
             return Ok(Exit::Interrupted);
         }
+        finish(&folder)?;
         folders.push(folder);
     }
-    conclude(&folders, &out, &plan.experiment, args)
+    conclude(&folders, experiment, args)
 }
 
-fn conclude(
-    folders: &[PathBuf],
-    out: &Path,
-    experiment: &str,
-    args: &ReproduceArgs,
-) -> Result<Exit> {
+fn conclude(folders: &[PathBuf], experiment: &Experiment, args: &ReproduceArgs) -> Result<Exit> {
+    let Experiment { name, out, .. } = experiment;
     let records = report::read(folders)?;
     let file = out.join("report.html");
-    let claims = report::write(&records, out, &file, &command(experiment, args))?;
-    println!("{experiment}: {} runs", records.len());
+    let claims = report::write(&records, out, &file, &command(name, args))?;
+    println!("{name}: {} runs", records.len());
     println!("{}", Table::of_verdicts(&claims.verdicts).for_terminal());
     println!("report: {}", file.display());
     Ok(if claims.all_met() {
@@ -106,7 +139,7 @@ fn algorithms<'a>(args: &'a ReproduceArgs, plan: &'a Plan) -> Result<Vec<&'a str
 /// What to type to get this again.
 fn command(experiment: &str, args: &ReproduceArgs) -> String {
     let mut command = format!("cargo xtask reproduce {experiment}");
-    if let Some(preset) = &args.config.preset {
+    if let Some(preset) = &args.preset {
         command += &format!(" --preset {preset}");
     }
     if !args.algorithms.is_empty() {
@@ -115,7 +148,7 @@ fn command(experiment: &str, args: &ReproduceArgs) -> String {
     if let Some(seeds) = args.seeds {
         command += &format!(" --seeds {seeds}");
     }
-    for pair in &args.config.set {
+    for pair in &args.set {
         command += &format!(" --set {pair}");
     }
     command

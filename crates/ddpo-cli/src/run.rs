@@ -23,21 +23,30 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
         stop: &stop::flag()?,
     };
     let outcome = execute(&plan, &job)?;
+    match outcome {
+        Outcome::Done => {}
+        Outcome::TimeUp { epochs_done } => {
+            eprintln!(
+                "run.max_time is over after {epochs_done} epochs; `--resume` with a longer one goes on"
+            );
+            return Ok(Exit::Interrupted);
+        }
+        Outcome::Interrupted { .. } => {
+            eprintln!("interrupted; `--resume` goes on from here");
+            return Ok(Exit::Interrupted);
+        }
+    }
     let claims_met = finish(&out)?;
-    Ok(match outcome {
-        Outcome::Done if claims_met || !source.set.is_empty() => Exit::Done,
-        // Claims are about the configuration as it stands in its file: with `--set` they are shown, no more.
-        Outcome::Done => Exit::Claim,
-        _ => Exit::Interrupted,
+    // Claims are about the configuration as it stands in its file: with `--set` they are shown, no more.
+    let as_written = source.set.is_empty();
+    Ok(match claims_met || !as_written {
+        true => Exit::Done,
+        false => Exit::Claim,
     })
 }
 
-/// Report, figures and claims of a run, as far as it went; whether every claim is met.
+/// Report, figures and claims of a finished run; whether every claim is met.
 pub fn finish(out: &Path) -> Result<bool> {
-    // A run that was stopped in its first epoch has nothing to show yet.
-    if !out.join("metrics.csv").exists() {
-        return Ok(false);
-    }
     let records = report::read(&[out.to_owned()])?;
     let claims = report::write(&records, out, &out.join("report.html"), "")?;
     if !claims.verdicts.is_empty() {
