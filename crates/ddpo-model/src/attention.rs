@@ -80,7 +80,9 @@ impl Attention {
             ("to_v", to_v),
             ("to_out.0", to_out),
         ];
-        named.map(|(name, layer)| (format!("{prefix}.{name}"), layer)).into_iter()
+        named
+            .map(|(name, layer)| (format!("{prefix}.{name}"), layer))
+            .into_iter()
     }
 }
 

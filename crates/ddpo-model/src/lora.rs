@@ -6,7 +6,7 @@ use std::path::Path;
 use ddpo_torch::nn::{Linear, LowRank};
 use ddpo_torch::weights::{read_all_with_metadata, save_with_metadata};
 use ddpo_torch::{Init, Store};
-use ddpo_train::ParamSet;
+use ddpo_train::{ParamSet, Persist, StateReader};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
@@ -192,9 +192,12 @@ impl Lora {
         &self.params
     }
 
-    /// Gives up the adapter's shape for its parameters.
-    pub fn into_params(self) -> ParamSet {
-        self.params
+    /// Restores the factors of a checkpoint, in place.
+    ///
+    /// # Errors
+    /// What [`ParamSet`] reports of entries that are missing or do not fit.
+    pub fn load(&mut self, from: &StateReader) -> ddpo_train::Result<()> {
+        self.params.load(from)
     }
 
     /// Writes the factors in f32 as a file that diffusers' `load_lora_weights` reads, scale included.

@@ -5,13 +5,19 @@ use ddpo_train::{ParamSet, Persist, Policy, StateReader, StateWriter};
 use tch::{Kind, Tensor};
 
 use crate::pipeline::Named;
-use crate::{Error, Result, Unet};
+use crate::{Error, Lora, LoraConfig, Result, Unet};
 
 /// A UNet of which some parameters are trained.
 pub struct UnetPolicy {
     unet: Named<Unet>,
-    params: ParamSet,
+    trained: Trained,
+    /// Of weights and compute; predictions are f32 whatever it is.
     kind: Kind,
+}
+
+enum Trained {
+    All(ParamSet),
+    Lora(Lora),
 }
 
 impl UnetPolicy {
@@ -20,15 +26,14 @@ impl UnetPolicy {
     /// # Errors
     /// [`Error::Config`] unless the weights are f32: AdamW would lose most of its updates in half precision.
     pub fn full(unet: Named<Unet>) -> Result<Self> {
-        let params = ParamSet::new(
-            unet.tensors
-                .iter()
-                .map(|(n, t)| (n.clone(), t.shallow_clone()))
-                .collect(),
-        )?;
+        let shared = unet
+            .tensors
+            .iter()
+            .map(|(n, t)| (n.clone(), t.shallow_clone()));
+        let params = ParamSet::new(shared.collect())?;
         if params.kind() != Kind::Float {
             let reason = format!(
-                "policy.train = \"full\" needs dtype f32, not {:?}; use \"lora\" with it",
+                "policy.train = \"full\" needs model.dtype = \"f32\", not {:?}; half precision goes with \"lora\"",
                 params.kind()
             );
             return Err(Error::Config {
@@ -39,14 +44,45 @@ impl UnetPolicy {
         params.thaw();
         Ok(Self {
             unet,
-            params,
+            trained: Trained::All(params),
             kind: Kind::Float,
         })
+    }
+
+    /// Trains low-rank factors beside frozen weights, as ddpo-pytorch does; they start without effect.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a rank, scale or targets that cannot be.
+    pub fn lora(mut unet: Named<Unet>, config: &LoraConfig, seed: u64) -> Result<Self> {
+        let lora = Lora::attach(&mut unet.net, config, seed)?;
+        Ok(Self::with_lora(unet, lora))
+    }
+
+    /// Trains the factors of an adapter that is attached to `unet` already.
+    pub fn with_lora(unet: Named<Unet>, lora: Lora) -> Self {
+        let kind = unet
+            .tensors
+            .values()
+            .next()
+            .map_or(Kind::Float, Tensor::kind);
+        Self {
+            unet,
+            trained: Trained::Lora(lora),
+            kind,
+        }
     }
 
     /// The network with its tensors.
     pub fn unet(&self) -> &Named<Unet> {
         &self.unet
+    }
+
+    /// The adapter, if low-rank factors are what is trained.
+    pub fn adapter(&self) -> Option<&Lora> {
+        match &self.trained {
+            Trained::All(_) => None,
+            Trained::Lora(lora) => Some(lora),
+        }
     }
 
     fn forward(&self, input: DenoiseInput<'_>) -> Tensor {
@@ -93,7 +129,10 @@ impl Denoiser for UnetPolicy {
 
 impl Policy for UnetPolicy {
     fn params(&self) -> &ParamSet {
-        &self.params
+        match &self.trained {
+            Trained::All(params) => params,
+            Trained::Lora(lora) => lora.params(),
+        }
     }
 
     fn accumulate(
@@ -110,10 +149,13 @@ impl Policy for UnetPolicy {
 
 impl Persist for UnetPolicy {
     fn save(&self, out: &mut StateWriter) -> ddpo_train::Result<()> {
-        self.params.save(out)
+        self.params().save(out)
     }
 
     fn load(&mut self, from: &StateReader) -> ddpo_train::Result<()> {
-        self.params.load(from)
+        match &mut self.trained {
+            Trained::All(params) => params.load(from),
+            Trained::Lora(lora) => lora.load(from),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! (see README)
+#![doc = include_str!("../README.md")]
 pub mod artwork;
 pub mod caption;
 mod embedded;
