@@ -21,7 +21,8 @@ pub fn program() -> &'static Path {
             .and_then(Path::parent)
             .expect("target/PROFILE/deps/test");
         let target = profile.parent().expect("target/PROFILE");
-        let mut cargo = Command::new(env!("CARGO"));
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut cargo = Command::new(cargo);
         cargo
             .current_dir(root())
             .args(["build", "--quiet", "--package", "ddpo-cli"]);

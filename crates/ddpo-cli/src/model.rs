@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use ddpo_model::{Files, ImageDecoder, PromptEncoder, StableDiffusion, UnetPolicy};
+use ddpo_model::{
+    Files, ImageDecoder, Lora, LoraConfig, Named, PromptEncoder, StableDiffusion, Unet, UnetPolicy,
+};
 use ddpo_sched::{DenoiseInput, Denoiser, Guided, ScheduleConfig};
 use ddpo_train::{ParamSet, Persist, Policy, StateReader, StateWriter};
 use tch::{Device, Kind, Tensor};
@@ -13,9 +15,9 @@ use crate::failure::{Exit, Failure, OrExit, Result};
 /// The name of the embedded model.
 const POCKET: &str = "pocket";
 
-/// A model that is ready to be trained.
+/// A model that is ready to be trained or sampled from.
 pub struct Model {
-    /// What is trained, guided.
+    /// The network, guided.
     pub policy: Box<dyn Policy>,
     /// Prompts to conditioning.
     pub prompts: PromptEncoder,
@@ -37,14 +39,14 @@ pub struct Guidance {
 }
 
 impl Model {
-    /// A policy of a whole model.
+    /// A whole model around the policy that `train` makes of its UNet.
     ///
     /// `uncond` is the conditioning of the empty prompt, `[1, tokens, dim]`; computed when not given.
     pub fn new(
         whole: StableDiffusion,
-        plan: &PolicyPlan,
         guidance: Guidance,
         uncond: Option<Tensor>,
+        train: impl FnOnce(Named<Unet>) -> Result<UnetPolicy>,
     ) -> Result<Self> {
         let latent_shape = whole.latent_shape().to_vec();
         let StableDiffusion {
@@ -60,16 +62,7 @@ impl Model {
                 .encode(&[""])
                 .or_exit(Exit::Data, "cannot embed the empty prompt")?,
         };
-        let doing = "the policy cannot be made";
-        let policy = match plan.train {
-            Train::Full => UnetPolicy::full(unet).or_exit(Exit::Config, doing)?,
-            Train::Lora { .. } => {
-                return Err(Failure::config(
-                    "policy.train = \"lora\" is not available yet",
-                ));
-            }
-        };
-        let guided = Guided::new(policy, uncond, guidance.scale);
+        let guided = Guided::new(train(unet)?, uncond, guidance.scale);
         let policy: Box<dyn Policy> = match guidance.in_training {
             true => Box::new(guided),
             false => Box::new(GuidedSampling(guided)),
@@ -81,6 +74,34 @@ impl Model {
             latent_shape,
             schedule,
         })
+    }
+}
+
+/// What a plan trains of a UNet; fresh low-rank factors are drawn from `seed`.
+pub fn trained(unet: Named<Unet>, plan: &PolicyPlan, seed: u64) -> Result<UnetPolicy> {
+    let policy = match plan.train {
+        Train::Full => UnetPolicy::full(unet),
+        Train::Lora { rank, alpha } => {
+            let config = LoraConfig {
+                rank: rank as i64,
+                alpha,
+                ..LoraConfig::default()
+            };
+            UnetPolicy::lora(unet, &config, seed)
+        }
+    };
+    policy.or_exit(Exit::Config, "the policy cannot be made")
+}
+
+/// A UNet that is not trained, with the adapter of a file if one is named.
+pub fn frozen(mut unet: Named<Unet>, lora: Option<&Path>) -> Result<UnetPolicy> {
+    match lora {
+        None => UnetPolicy::frozen(unet).or_exit(Exit::Other, "the model cannot be used"),
+        Some(path) => {
+            let lora = Lora::open(&mut unet.net, path)
+                .or_exit(Exit::Data, format!("adapter {}", path.display()))?;
+            Ok(UnetPolicy::with_lora(unet, lora))
+        }
     }
 }
 

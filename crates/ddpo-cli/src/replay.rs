@@ -32,7 +32,9 @@ pub fn run(args: &ReplayArgs) -> Result<Exit> {
         scale: plan.sampler.guidance_scale,
         in_training: plan.rl.train_guidance,
     };
-    let model = Model::new(whole, &plan.policy, guidance, Some(stored.uncond))?;
+    let model = Model::new(whole, guidance, Some(stored.uncond), |unet| {
+        model::trained(unet, &plan.policy, plan.run.seed)
+    })?;
     let n_steps = stored.timesteps.len();
     let sampler = Ddim::new(&model.schedule, n_steps, plan.sampler.eta)
         .or_exit(Exit::Config, "the sampler cannot be made")?;

@@ -13,7 +13,7 @@ use image::RgbImage;
 use tch::{Kind, Tensor};
 
 use crate::args::SampleArgs;
-use crate::config::{DTYPES, PolicyPlan, Train};
+use crate::config::DTYPES;
 use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::model::{self, Guidance, Model};
 
@@ -30,8 +30,11 @@ pub fn run(args: &SampleArgs) -> Result<Exit> {
         scale: args.guidance,
         in_training: true,
     };
-    let plan = PolicyPlan { train: Train::Full };
-    let model = Model::new(whole, &plan, guidance, Some(uncond.shallow_clone()))?;
+    let lora = args.lora.as_deref();
+    let uncond_again = Some(uncond.shallow_clone());
+    let model = Model::new(whole, guidance, uncond_again, |unet| {
+        model::frozen(unet, lora)
+    })?;
     let n_steps = args.steps as usize;
     let sampler =
         Ddim::new(&model.schedule, n_steps, args.eta).or_exit(Exit::Config, "--eta, --steps")?;

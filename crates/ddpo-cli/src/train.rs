@@ -40,7 +40,9 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
         scale: plan.sampler.guidance_scale,
         in_training: plan.rl.train_guidance,
     };
-    let mut model = Model::new(whole, &plan.policy, guidance, None)?;
+    let mut model = Model::new(whole, guidance, None, |unet| {
+        model::trained(unet, &plan.policy, plan.run.seed)
+    })?;
     let sampler = Ddim::new(&model.schedule, plan.sampler.n_steps, plan.sampler.eta)
         .or_exit(Exit::Config, "the sampler cannot be made")?;
     let mut ddpo = Ddpo::new(ddpo_config(plan), &sampler, 1).map_err(failure)?;

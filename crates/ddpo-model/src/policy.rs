@@ -49,6 +49,20 @@ impl UnetPolicy {
         })
     }
 
+    /// Trains nothing: for sampling, in any precision.
+    ///
+    /// # Errors
+    /// None that a loaded network has.
+    pub fn frozen(unet: Named<Unet>) -> Result<Self> {
+        let kind = kind_of(&unet);
+        let trained = Trained::All(ParamSet::new(Vec::new())?);
+        Ok(Self {
+            unet,
+            trained,
+            kind,
+        })
+    }
+
     /// Trains low-rank factors beside frozen weights, as ddpo-pytorch does; they start without effect.
     ///
     /// # Errors
@@ -60,11 +74,7 @@ impl UnetPolicy {
 
     /// Trains the factors of an adapter that is attached to `unet` already.
     pub fn with_lora(unet: Named<Unet>, lora: Lora) -> Self {
-        let kind = unet
-            .tensors
-            .values()
-            .next()
-            .map_or(Kind::Float, Tensor::kind);
+        let kind = kind_of(&unet);
         Self {
             unet,
             trained: Trained::Lora(lora),
@@ -118,6 +128,13 @@ impl UnetPolicy {
         }
         Ok(())
     }
+}
+
+fn kind_of(unet: &Named<Unet>) -> Kind {
+    unet.tensors
+        .values()
+        .next()
+        .map_or(Kind::Float, Tensor::kind)
 }
 
 impl Denoiser for UnetPolicy {
