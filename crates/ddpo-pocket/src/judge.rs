@@ -21,6 +21,8 @@ pub struct JudgeConfig {
     pub blocks: i64,
     /// Side of the first convolution.
     pub stem: i64,
+    /// Its stride.
+    pub stride: i64,
     /// Names that the entity head knows, in its order.
     pub entities: Vec<String>,
 }
@@ -56,19 +58,16 @@ impl Role {
     /// Its shape, for the entities of `pack`.
     pub fn config(self, pack: &Pack) -> JudgeConfig {
         let entities = pack.entities().iter().map(|e| e.name.clone()).collect();
-        match self {
-            Self::Reward => JudgeConfig {
-                channels: vec![24, 48, 96, 192],
-                blocks: 1,
-                stem: 3,
-                entities,
-            },
-            Self::HeldOut => JudgeConfig {
-                channels: vec![32, 64, 128],
-                blocks: 1,
-                stem: 5,
-                entities,
-            },
+        let (channels, stem, stride) = match self {
+            Self::Reward => (vec![32, 64, 128], 5, 2),
+            Self::HeldOut => (vec![64, 128, 256], 7, 4),
+        };
+        JudgeConfig {
+            channels,
+            blocks: 1,
+            stem,
+            stride,
+            entities,
         }
     }
 
@@ -161,7 +160,7 @@ impl Judge {
                 3,
                 channels[0],
                 config.stem,
-                2,
+                config.stride,
                 config.stem / 2,
             ),
             levels: channels.iter().enumerate().map(level).collect(),

@@ -178,14 +178,14 @@ impl PatchCodec {
         );
         for (level, stage) in self.stages.iter().enumerate() {
             let width = channels[level];
-            let mut weight = Tensor::zeros([width, width, 3, 3], f32_cpu());
+            let weight = Tensor::zeros([width, width, 3, 3], f32_cpu());
             let _ = weight
                 .narrow(0, 0, sizes[level + 1])
                 .narrow(1, 0, sizes[level])
                 .narrow(2, 0, 2)
                 .narrow(3, 0, 2)
                 .copy_(&stage.weight);
-            let mut bias = Tensor::zeros([width], f32_cpu());
+            let bias = Tensor::zeros([width], f32_cpu());
             let _ = bias.narrow(0, 0, sizes[level + 1]).copy_(&stage.bias);
             set(
                 &format!("encoder.down_blocks.{level}.downsamplers.0.conv.weight"),
@@ -259,7 +259,7 @@ impl Pinned {
         let mut spread = Tensor::zeros([n_out, n_in, 1, 1], f32_cpu());
         let mut constants = Tensor::zeros([n_out], f32_cpu());
         let mut collect = Tensor::zeros([2 * n, n_out, 3, 3], f32_cpu());
-        let mut restore = Tensor::zeros([n_out], f32_cpu());
+        let restore = Tensor::zeros([n_out], f32_cpu());
         for group in 0..groups {
             let mut latents = 0;
             for j in (group * per_group)..((group + 1) * per_group).min(n) {

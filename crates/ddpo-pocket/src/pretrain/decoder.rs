@@ -1,5 +1,6 @@
 //! Training the VAE's decoder on latents of the encoder that was set.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ddpo_model::{VaeConfig, vae::Decoder};
@@ -152,6 +153,14 @@ impl<'a> DecoderTraining<'a> {
                 .double_value(&[]);
             10.0 * (4.0 / mse).log10()
         })
+    }
+
+    /// Starts from the weights of a model (names as in [`Self::average`]'s parts), not from random ones.
+    ///
+    /// # Errors
+    /// A weight that is missing or of another shape; `path` is for the message.
+    pub fn start_from(&mut self, weights: &BTreeMap<String, Tensor>, path: &Path) -> Result<()> {
+        self.trainee.start_from(weights, path)
     }
 
     /// Everything that a restart needs.

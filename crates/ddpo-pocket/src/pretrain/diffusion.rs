@@ -1,5 +1,6 @@
 //! Training UNet and text encoder together on the latents of composed scenes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ddpo_clip::{ClipTextModel, ClipTokenizer};
@@ -192,6 +193,14 @@ impl<'a> DiffusionTraining<'a> {
             .square()
             .mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float);
         Ok((each * self.weights.loss.index_select(0, &t)).mean(Kind::Float))
+    }
+
+    /// Starts from the weights of a model (names as in [`Self::average`]'s parts), not from random ones.
+    ///
+    /// # Errors
+    /// A weight that is missing or of another shape; `path` is for the message.
+    pub fn start_from(&mut self, weights: &BTreeMap<String, Tensor>, path: &Path) -> Result<()> {
+        self.trainee.start_from(weights, path)
     }
 
     /// Everything that a restart needs.

@@ -82,7 +82,7 @@ impl Default for JudgePlan {
         Self {
             samples: 200_000,
             batch: 64,
-            lr: 1e-3,
+            lr: 2e-3,
             seed: 2,
             blurred: 0.5,
         }
@@ -143,7 +143,7 @@ impl<'a> JudgeTraining<'a> {
                 lr,
                 beta2: 0.99,
                 weight_decay: 0.05,
-                max_grad_norm: 1.0,
+                max_grad_norm: 5.0,
                 ema: 0.998,
             };
             let grad_norm = self.trainee.step(args)?;
@@ -230,9 +230,9 @@ fn jitter(images: &Tensor, seeds: Seeds, step: u64) -> Result<Tensor> {
     let batch = images.size()[0];
     let ids: Vec<u64> = (0..batch as u64).map(|i| step * batch as u64 + i).collect();
     let noise = KeyedNoise::of_stream(seeds, Stream::Data, 1);
-    let mix = noise.normal(&ids, Draw::Step(0), &[3, 3])? * 0.12
+    let mix = noise.normal(&ids, Draw::Step(0), &[3, 3])? * 0.08
         + Tensor::eye(3, (Kind::Float, Device::Cpu));
-    let shift = noise.normal(&ids, Draw::Step(1), &[3, 1])? * 0.1;
+    let shift = noise.normal(&ids, Draw::Step(1), &[3, 1])? * 0.06;
     let grain = noise.normal(&ids, Draw::Step(2), &[1, 64, 64])?;
     let flat = mix.matmul(&images.view([batch, 3, -1])) + shift;
     let amount = noise.normal(&ids, Draw::Step(3), &[1, 1, 1])?.abs() * 0.06;

@@ -117,6 +117,27 @@ impl Trainee {
         }
     }
 
+    /// Starts from other weights instead of random ones; moments and step count start afresh.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] with the first tensor that is missing or of another shape; `path` is for the message.
+    pub fn start_from(&mut self, weights: &BTreeMap<String, Tensor>, path: &Path) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        let targets = self.params.iter_mut().zip(&mut self.average);
+        for (name, (param, average)) in self.names.iter().zip(targets) {
+            let found = weights.get(name).filter(|w| w.size() == param.size());
+            let Some(weight) = found else {
+                return Err(Error::Checkpoint {
+                    path: path.to_owned(),
+                    tensor: name.clone(),
+                });
+            };
+            param.copy_(weight);
+            average.copy_(weight);
+        }
+        Ok(())
+    }
+
     /// Writes everything that a restart needs.
     ///
     /// # Errors

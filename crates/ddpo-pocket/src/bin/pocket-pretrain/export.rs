@@ -13,7 +13,7 @@ use ddpo_torch::{Store, weights};
 use tch::{Device, Kind, Tensor};
 
 use crate::Args;
-use crate::stages::{average_of, trained_vae};
+use crate::stages::{CODEC, average_of, trained_vae};
 
 pub fn export(args: &Args) -> Result<()> {
     let assets = assets(args)?;
@@ -48,6 +48,10 @@ pub fn export(args: &Args) -> Result<()> {
     let model =
         StableDiffusion::assemble(unet, trained_vae(args)?, text, text_config, files, schedule)?;
     model.save(&assets.join("model"), Kind::Half)?;
+    let codec = assets.join(CODEC);
+    std::fs::create_dir_all(assets.join("pretrain"))?;
+    std::fs::copy(args.work.join("codec.safetensors"), &codec)
+        .with_context(|| format!("cannot write {}", codec.display()))?;
     for role in [Role::Reward, Role::HeldOut] {
         let trained = args.work.join(format!("judge-{}.safetensors", role.name()));
         if trained.exists() {

@@ -18,6 +18,9 @@ struct Args {
     /// Folder for checkpoints and results.
     #[arg(long)]
     work: PathBuf,
+    /// Goes on from the model in this folder of assets instead of from nothing (where `--work` has no checkpoint).
+    #[arg(long)]
+    from: Option<PathBuf>,
     /// What to train; `all` trains everything in order.
     #[arg(long, value_enum, default_value = "all")]
     stage: Stage,

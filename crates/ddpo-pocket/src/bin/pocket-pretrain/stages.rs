@@ -21,6 +21,9 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{Args, Stage, export, judges, measure};
 
+/// The codec's file among the assets: training that goes on must keep the latents as they are.
+pub const CODEC: &str = "pretrain/codec.safetensors";
+
 /// Scenes that the codec's components are fitted to, and their seed.
 const CODEC_SCENES: u64 = 4_000;
 const CODEC_SEED: u64 = 100;
@@ -54,11 +57,23 @@ fn one(args: &Args, stage: Stage, order: &[Stage]) -> Result<()> {
 }
 
 fn codec(args: &Args) -> Result<()> {
+    let path = args.work.join("codec.safetensors");
+    if path.exists() {
+        eprintln!("codec: {} is there already", path.display());
+        return Ok(());
+    }
+    if let Some(from) = &args.from {
+        let shipped = from.join(CODEC);
+        std::fs::copy(&shipped, &path)
+            .with_context(|| format!("cannot copy {}", shipped.display()))?;
+        eprintln!("codec: taken from {}", shipped.display());
+        return Ok(());
+    }
     let pack = Pack::embedded()?;
     let composer = Composer::new(&pack, Mixture::default())?;
     let images = compose(&composer, CODEC_SEED, 0..CODEC_SCENES).images;
     let codec = PatchCodec::fit(&images, &shape::vae());
-    codec.save(&args.work.join("codec.safetensors"))?;
+    codec.save(&path)?;
     let fresh = compose(&composer, CODEC_SEED + 1, 0..500).images;
     eprintln!(
         "codec: best linear reconstruction {:.2} dB",
@@ -76,6 +91,10 @@ fn decoder(args: &Args) -> Result<()> {
     let path = args.work.join("decoder.safetensors");
     let mut training =
         DecoderTraining::new(plan, &composer, &codec, &shape::vae(), existing(&path))?;
+    if let (None, Some(from)) = (existing(&path), &args.from) {
+        let file = from.join("model/vae/diffusion_pytorch_model.safetensors");
+        training.start_from(&weights::read_all(&file)?, &file)?;
+    }
     let mut log = Log::new("decoder", args);
     training.run(&mut |training, progress| {
         if log.tick(progress) {
@@ -106,6 +125,9 @@ fn diffusion(args: &Args) -> Result<()> {
         &schedule,
         existing(&path),
     )?;
+    if let (None, Some(from)) = (existing(&path), &args.from) {
+        training.start_from(&shipped_diffusion(from)?, from)?;
+    }
     let mut log = Log::new("diffusion", args);
     training.run(&mut |training, progress| {
         if log.tick(progress) {
@@ -116,6 +138,23 @@ fn diffusion(args: &Args) -> Result<()> {
     })?;
     training.save(&path)?;
     Ok(())
+}
+
+/// UNet and text encoder of a folder of assets, under the names they have in training.
+fn shipped_diffusion(from: &Path) -> Result<BTreeMap<String, Tensor>> {
+    let mut all = BTreeMap::new();
+    for (part, file) in [
+        ("unet", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+    ] {
+        let path = from.join(format!("model/{part}/{file}.safetensors"));
+        all.extend(
+            weights::read_all(&path)?
+                .into_iter()
+                .map(|(name, tensor)| (format!("{part}.{name}"), tensor)),
+        );
+    }
+    Ok(all)
 }
 
 /// The VAE as far as it is trained: the encoder that was set, and the averaged decoder.
