@@ -325,13 +325,11 @@ fn down_levels(scope: &Scope<'_>, config: &UnetConfig) -> Vec<(Level, Option<Dow
             .collect();
         let downsample =
             (i < last).then(|| Downsample::symmetric(&(&scope / "downsamplers.0"), n_out));
-        (
-            Level {
-                resnets,
-                attentions,
-            },
-            downsample,
-        )
+        let level = Level {
+            resnets,
+            attentions,
+        };
+        (level, downsample)
     };
     config
         .block_out_channels
@@ -362,22 +360,19 @@ fn up_levels(scope: &Scope<'_>, config: &UnetConfig) -> Vec<(Level, Option<Upsam
             })
             .collect();
         previous = n_out;
-        let n_attentions = if config.up_block_types[i].starts_with("CrossAttn") {
-            n_layers
-        } else {
-            0
+        let n_attentions = match config.up_block_types[i].starts_with("CrossAttn") {
+            true => n_layers,
+            false => 0,
         };
         let attentions = (0..n_attentions)
             .map(|j| attention(&(&scope / format!("attentions.{j}")), config, n_out))
             .collect();
         let upsample = (i < last).then(|| Upsample::new(&(&scope / "upsamplers.0"), n_out));
-        (
-            Level {
-                resnets,
-                attentions,
-            },
-            upsample,
-        )
+        let level = Level {
+            resnets,
+            attentions,
+        };
+        (level, upsample)
     };
     reversed.iter().enumerate().map(level).collect()
 }
@@ -397,12 +392,8 @@ fn time_embedding(t: &Tensor, config: &UnetConfig) -> Tensor {
     let frequencies = (exponents / (half as f64 - config.freq_shift)).exp();
     let angles = t.to_kind(Kind::Float).unsqueeze(-1) * frequencies.unsqueeze(0);
     let (sin, cos) = (angles.sin(), angles.cos());
-    Tensor::cat(
-        &if config.flip_sin_to_cos {
-            [cos, sin]
-        } else {
-            [sin, cos]
-        },
-        -1,
-    )
+    match config.flip_sin_to_cos {
+        true => Tensor::cat(&[cos, sin], -1),
+        false => Tensor::cat(&[sin, cos], -1),
+    }
 }
