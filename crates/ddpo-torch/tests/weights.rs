@@ -1,7 +1,7 @@
 //! What the reader does with files that are damaged, hostile, or of another model.
 use std::path::{Path, PathBuf};
 
-use ddpo_torch::weights::{read_all, save};
+use ddpo_torch::weights::{read_all, read_all_with_metadata, save, save_with_metadata};
 use ddpo_torch::{Error, Init, Store};
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -280,6 +280,22 @@ fn a_failed_write_leaves_the_old_file_and_nothing_else() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert_eq!(names, ["there"]);
+}
+
+#[test]
+fn texts_beside_the_tensors_are_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("adapter.safetensors");
+    let tensor = Tensor::from_slice(&[1.0f32]);
+    let text = (
+        "shape".to_owned(),
+        "{\"rank\": 4, \"é\": \"\\n\"}".to_owned(),
+    );
+    save_with_metadata(&path, [("a", &tensor)], [text.clone()]).unwrap();
+    let (tensors, texts) = read_all_with_metadata(&path).unwrap();
+    assert_eq!(tensors["a"], tensor);
+    let format = ("format".to_owned(), "pt".to_owned());
+    assert!(texts.into_iter().eq([format, text]));
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
