@@ -51,7 +51,7 @@ impl ResnetBlock {
     pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Tensor {
         let mut h = self.conv1.forward(&self.norm1.forward(x).silu());
         if let (Some(layer), Some(time)) = (&self.time, time) {
-            h = h + layer.forward(time).unsqueeze(-1).unsqueeze(-1);
+            h += layer.forward(time).unsqueeze(-1).unsqueeze(-1);
         }
         let h = self.conv2.forward(&self.norm2.forward(&h).silu());
         match &self.shortcut {

@@ -179,14 +179,14 @@ impl PatchCodec {
         for (level, stage) in self.stages.iter().enumerate() {
             let width = channels[level];
             let weight = Tensor::zeros([width, width, 3, 3], f32_cpu());
-            let _ = weight
+            weight
                 .narrow(0, 0, sizes[level + 1])
                 .narrow(1, 0, sizes[level])
                 .narrow(2, 0, 2)
                 .narrow(3, 0, 2)
                 .copy_(&stage.weight);
             let bias = Tensor::zeros([width], f32_cpu());
-            let _ = bias.narrow(0, 0, sizes[level + 1]).copy_(&stage.bias);
+            bias.narrow(0, 0, sizes[level + 1]).copy_(&stage.bias);
             set(
                 &format!("encoder.down_blocks.{level}.downsamplers.0.conv.weight"),
                 &weight,
