@@ -47,6 +47,8 @@ fn check(name: &str, actual: &Tensor, expected: &Tensor, tolerance: f64) -> f64 
 
 /// The policy under guidance, its sampler, and prompts' embeddings.
 fn guided(trace: &Tensors) -> (Guided<UnetPolicy>, Ddim) {
+    // Tests run side by side: threads of their own would only wait for each other.
+    tch::set_num_threads(1);
     let files = Files::Folder(golden("model"));
     let model = StableDiffusion::load(&files, Device::Cpu, Kind::Float).unwrap();
     let sampler = Ddim::new(&model.schedule, 10, 1.0).unwrap();

@@ -15,6 +15,8 @@ fn golden() -> PathBuf {
 }
 
 fn load(folder: &Path) -> ddpo_model::Result<StableDiffusion> {
+    // Tests run side by side: threads of their own would only wait for each other.
+    tch::set_num_threads(1);
     StableDiffusion::load(&Files::Folder(folder.to_owned()), Device::Cpu, Kind::Float)
 }
 

@@ -17,6 +17,8 @@ fn golden() -> PathBuf {
 
 /// The golden UNet with its tensors.
 fn unet(kind: Kind) -> (Unet, Tensors) {
+    // Tests run side by side: threads of their own would only wait for each other.
+    tch::set_num_threads(1);
     let folder = golden().join("model/unet");
     let json = std::fs::read(folder.join("config.json")).unwrap();
     let config: UnetConfig = serde_json::from_slice(&json).unwrap();
