@@ -1,1 +1,14 @@
-//! Checks across crates.
+//! What the benches work on: the shipped pocket model, pictures of its world, and two optimisers with equal work.
+//!
+//! Nothing here is timed; the benches are in `benches/`, the same work in Python in `peers/`.
+
+mod optimizers;
+mod pictures;
+mod pocket;
+
+pub use optimizers::Optimizers;
+pub use pictures::{animals, scenes};
+pub use pocket::{Pairs, Pocket};
+
+/// Whatever a crate reports: a bench ends with it.
+pub type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
