@@ -58,13 +58,13 @@ impl Role {
     /// Its shape, for the entities of `pack`.
     pub fn config(self, pack: &Pack) -> JudgeConfig {
         let entities = pack.entities().iter().map(|e| e.name.clone()).collect();
-        let (channels, stem, stride) = match self {
-            Self::Reward => (vec![32, 64, 128], 5, 2),
-            Self::HeldOut => (vec![64, 128, 256], 7, 4),
+        let (channels, blocks, stem, stride) = match self {
+            Self::Reward => (vec![48, 96, 192], 2, 5, 4),
+            Self::HeldOut => (vec![64, 128, 256], 1, 7, 4),
         };
         JudgeConfig {
             channels,
-            blocks: 1,
+            blocks,
             stem,
             stride,
             entities,
