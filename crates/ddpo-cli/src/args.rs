@@ -139,10 +139,10 @@ pub struct SampleArgs {
     /// f32, bf16 or f16
     #[arg(long, default_value = "f32")]
     pub dtype: String,
-    /// safetensors with `latents` [batch, c, h, w]: the initial latent
+    /// safetensors with `latents`, batch × c × h × w: the initial latent
     #[arg(long)]
     pub latents: Option<PathBuf>,
-    /// safetensors with `noise` [steps, batch, c, h, w], in the order in which the steps consume it
+    /// safetensors with `noise`, steps × batch × c × h × w, in the order in which the steps consume it
     #[arg(long)]
     pub noise: Option<PathBuf>,
     /// Writes everything that the steps saw and made
@@ -176,7 +176,7 @@ pub struct ReplayArgs {
     /// `pocket`, or a folder in the diffusers layout
     #[arg(long)]
     pub model: String,
-    /// A trace of `ddpo sample` with `advantages` [batch]
+    /// A trace of `ddpo sample` with one `advantages` value a sample
     #[arg(long)]
     pub rollout: PathBuf,
     /// Sets one key, as `rl.lr=1e-4`; repeatable

@@ -14,8 +14,8 @@ mod run;
 mod state;
 
 pub use checkpoint::{Checkpoint, Checkpoints};
-pub use ddpo_reward::{Images, Prompt};
 pub use collective::{Collective, Solo, Threads};
+pub use ddpo_reward::{Images, Prompt};
 pub use error::{Error, Result};
 pub use event::{Boundary, Event, Observer, Phase, Report, SampleRow};
 pub use optimizer::{AdamW, AdamWConfig, GradNorm, Optimizer};
