@@ -1,5 +1,7 @@
 //! Figures to be set beside a peer's: medians of single calls, and the ratio to tch's optimiser, in turns.
 //!
+//! Each line has wall-clock times and the mean time that the calling thread had a CPU, which on a busy machine is
+//! the one to compare; it is all the work there is when OMP_NUM_THREADS is 1.
 //! `benches/peers/diffusers_unet.py` prints the same lines for the same work in Python.
 
 use std::time::Instant;
@@ -25,42 +27,73 @@ fn main() -> Result<()> {
     let (mut fused, mut peer) = (Vec::new(), Vec::new());
     for turn in 0..2 * n {
         both.refill();
-        let begin = Instant::now();
-        both.step_ours()?;
-        let ours = begin.elapsed().as_secs_f64();
-        let begin = Instant::now();
-        both.step_peer();
+        let ours = time(|| both.step_ours())?;
+        let theirs = time(|| {
+            both.step_peer();
+            Ok(())
+        })?;
         // The first turn makes the state.
         if turn > 0 {
             fused.push(ours);
-            peer.push(begin.elapsed().as_secs_f64());
+            peer.push(theirs);
         }
     }
     print("adamw step, fused", &fused);
     print("adamw step, tch nn::AdamW", &peer);
-    println!("adamw, fused / tch: {:.3}", median(&fused) / median(&peer));
+    println!(
+        "adamw, fused / tch: wall {:.2}, cpu {:.2}",
+        median_wall(&fused) / median_wall(&peer),
+        mean_cpu(&fused) / mean_cpu(&peer)
+    );
     Ok(())
 }
 
-/// Durations of `n` calls after one that is not counted.
-fn seconds(n: usize, mut call: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+/// What a call took, in seconds.
+struct Times {
+    wall: f64,
+    /// Of the calling thread; zero where the system does not say.
+    cpu: f64,
+}
+
+fn time(call: impl FnOnce() -> Result<()>) -> Result<Times> {
+    let (begin, on_cpu) = (Instant::now(), cpu_seconds());
     call()?;
-    let timed = |_| {
-        let begin = Instant::now();
-        call()?;
-        Ok(begin.elapsed().as_secs_f64())
-    };
-    (0..n).map(timed).collect()
+    Ok(Times {
+        wall: begin.elapsed().as_secs_f64(),
+        cpu: cpu_seconds() - on_cpu,
+    })
 }
 
-fn print(what: &str, seconds: &[f64]) {
-    let least = seconds.iter().copied().fold(f64::INFINITY, f64::min);
-    let (median, least) = (1e3 * median(seconds), 1e3 * least);
-    println!("{what}: median {median:.2} ms, least {least:.2} ms");
+/// How long this thread has run so far; Linux counts it in nanoseconds.
+fn cpu_seconds() -> f64 {
+    let counts = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = counts.split(' ').next().and_then(|n| n.parse::<f64>().ok());
+    nanoseconds.unwrap_or(0.0) * 1e-9
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
+/// `n` calls after one that is not counted.
+fn seconds(n: usize, mut call: impl FnMut() -> Result<()>) -> Result<Vec<Times>> {
+    call()?;
+    (0..n).map(|_| time(&mut call)).collect()
+}
+
+fn print(what: &str, times: &[Times]) {
+    let least = times.iter().map(|t| t.wall).fold(f64::INFINITY, f64::min);
+    println!(
+        "{what}: median {:.2} ms, least {:.2} ms, cpu {:.2} ms",
+        1e3 * median_wall(times),
+        1e3 * least,
+        1e3 * mean_cpu(times)
+    );
+}
+
+fn median_wall(times: &[Times]) -> f64 {
+    let mut sorted: Vec<f64> = times.iter().map(|t| t.wall).collect();
     sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The counter moves in steps of some milliseconds: means are right where single differences are not.
+fn mean_cpu(times: &[Times]) -> f64 {
+    times.iter().map(|t| t.cpu).sum::<f64>() / times.len() as f64
 }

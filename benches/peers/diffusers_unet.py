@@ -66,19 +66,29 @@ class Pairs:
         torch.maximum(-self.advantages * ratio, -self.advantages * clipped).mean().backward()
 
 
-def seconds(n, call):
-    """Durations of n calls after one that is not counted."""
+def timed(call):
+    """Wall-clock seconds of a call, and those that this thread had a CPU."""
+    begin, on_cpu = time.perf_counter(), time.thread_time()
     call()
-    found = []
-    for _ in range(n):
-        begin = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - begin)
-    return found
+    return time.perf_counter() - begin, time.thread_time() - on_cpu
+
+
+def seconds(n, call):
+    """n calls after one that is not counted."""
+    call()
+    return [timed(call) for _ in range(n)]
 
 
 def show(what, found):
-    print(f"{what}: median {1e3 * sorted(found)[len(found) // 2]:.2f} ms, least {1e3 * min(found):.2f} ms")
+    wall = sorted(wall for wall, _ in found)
+    cpu = sum(cpu for _, cpu in found) / len(found)
+    print(f"{what}: median {1e3 * wall[len(wall) // 2]:.2f} ms, least {1e3 * wall[0]:.2f} ms, cpu {1e3 * cpu:.2f} ms")
+
+
+def step(params, adamw):
+    torch.nn.utils.clip_grad_norm_(params, 1.0)
+    adamw.step()
+    adamw.zero_grad()
 
 
 def main():
@@ -102,12 +112,9 @@ def main():
         for turn in range(2 * N):
             for param in params:
                 param.grad = 0.015 * torch.randn_like(param)
-            begin = time.perf_counter()
-            torch.nn.utils.clip_grad_norm_(params, 1.0)
-            adamw.step()
-            adamw.zero_grad()
+            once = timed(lambda: step(params, adamw))
             if turn > 0:  # the first makes the state
-                found.append(time.perf_counter() - begin)
+                found.append(once)
         show(f"adamw step, {name}", found)
 
 
