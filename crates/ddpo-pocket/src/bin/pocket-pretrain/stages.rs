@@ -187,6 +187,13 @@ pub fn average_of(
         let target = tensors.get(name).with_context(|| {
             format!("{}: no tensor `{name}` in the model", checkpoint.display())
         })?;
+        anyhow::ensure!(
+            target.size() == tensor.size(),
+            "{}: tensor `{name}` has shape {:?}, the model {:?}; delete the file and train again",
+            checkpoint.display(),
+            tensor.size(),
+            target.size()
+        );
         target.shallow_clone().copy_(tensor);
     }
     Ok(n)
