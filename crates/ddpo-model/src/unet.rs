@@ -380,7 +380,8 @@ fn up_levels(scope: &Scope<'_>, config: &UnetConfig) -> Vec<(Level, Option<Upsam
 /// The same values with the channels of a pixel side by side in memory.
 ///
 /// Convolutions pass the layout on; it saves oneDNN and cuDNN the reordering before and after each of them, and
-/// the transformers a copy. On the CPU a training step of the pocket UNet takes 12 % less time.
+/// the transformers a copy. Measured once in diffusers
+/// (one thread, a busy machine): 93 to 109 samples of the pocket UNet a CPU second.
 fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }

@@ -8,7 +8,8 @@ pub const N_TOKENS: i64 = 24;
 
 /// Channels of the latents.
 ///
-/// 8 leave the pictures at 22 dB, 16 take about twice the training to learn (figures in the model card).
+/// Chosen between 8, whose pictures stay blurred, and 16, which learn more slowly; the two were not compared here.
+/// With 12 the trained decoder reaches 25.2 dB (model card).
 pub const N_LATENTS: i64 = 12;
 
 /// The UNet: two levels, attention to the prompt in both.
