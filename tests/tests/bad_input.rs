@@ -107,7 +107,7 @@ fn missing_files_and_unknown_names_are_told() {
     refused(
         &[&score[..], &["colorfulness"]].concat(),
         2,
-        &["did you mean `colourfulness`?"],
+        &["did you mean colourfulness?"],
     );
     refused(
         &[&score[..], &["colourfulness"]].concat(),

@@ -156,9 +156,12 @@ pub struct SampleArgs {
 /// `ddpo score`.
 #[derive(Args)]
 pub struct ScoreArgs {
-    /// jpeg-compressibility, jpeg-incompressibility or colourfulness
+    /// Kind of the reward, as `reward.kind` in a configuration
     #[arg(long)]
     pub reward: String,
+    /// Sets one key of the reward, as `reward.threads=2`; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
     /// Pictures, or folders of them
     #[arg(long, required = true, num_args = 1..)]
     pub images: Vec<PathBuf>,

@@ -9,7 +9,7 @@ use ddpo_eval::pictures::{Png, ProgressSheet};
 use ddpo_eval::report::{MetricChange, Pair, Report, RunSection, StandIn};
 use ddpo_eval::runs::Run;
 use ddpo_eval::table::Table;
-use ddpo_reward::Reward;
+use ddpo_reward::{Reward, RewardInfo};
 
 use crate::args::ReportArgs;
 use crate::failure::{Exit, Failure, OrExit, Result};
@@ -61,14 +61,15 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
     let config = &records[0].config;
     let verdicts = check_claims(&config.claims, records);
     let claims = ClaimsFile::new(config.experiment.clone(), verdicts.clone());
-    let kind = rewards::by_name(&config.reward.kind).ok_or_else(|| {
+    let info = rewards::info(&config.reward.kind).ok_or_else(|| {
         Failure::new(
             Exit::Data,
             format!("the run's reward `{}` is unknown", config.reward.kind),
         )
     })?;
-    let mut reward = rewards::make(kind)?;
-    let figure = figure(records, reward.as_ref())?;
+    // Only what needs no service and no weights is scored again.
+    let mut reward = rewards::at_hand(&config.reward.kind)?;
+    let figure = figure(records, &info)?;
     let doing = "cannot draw the report";
     let figures = folder.join("figures");
     fs::create_dir_all(&figures).or_exit(Exit::Other, doing)?;
@@ -77,7 +78,7 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
     fs::write(figures.join("reward.png"), png).or_exit(Exit::Other, doing)?;
     let mut sections = Vec::new();
     for record in records {
-        sections.push(section(record, folder, reward.as_mut())?);
+        sections.push(section(record, folder, reward.as_deref_mut())?);
     }
     let command = if command.is_empty() {
         records[0].fact("command")
@@ -88,8 +89,8 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
         title: config.title.clone(),
         experiment: config.experiment.clone(),
         preset: records[0].fact("preset"),
-        stand_in: stand_in(&records[0], reward.as_ref()),
-        facts: facts(records, reward.as_ref()),
+        stand_in: stand_in(&records[0], &info),
+        facts: facts(records, &info),
         verdicts,
         figures: vec![(
             figure,
@@ -103,19 +104,23 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
     Ok(claims)
 }
 
-fn figure(records: &[Record], reward: &dyn Reward) -> Result<ddpo_eval::Svg> {
+fn figure(records: &[Record], reward: &RewardInfo) -> Result<ddpo_eval::Svg> {
     let first = &records[0];
     let mut title = format!("{}, {}", first.config.experiment, first.fact("preset"));
     if first.config.reward.stands_in_for.is_some() {
-        title += &format!(": {}, a stand-in", reward.name());
+        title += &format!(": {}, a stand-in", first.config.reward.kind);
     }
     let runs: Vec<Run> = records.iter().map(|record| record.run.clone()).collect();
-    RewardFigure::of_runs(title, reward.info().label(), &runs)
+    RewardFigure::of_runs(title, reward.label(), &runs)
         .svg()
         .or_exit(Exit::Other, "cannot draw the reward curve")
 }
 
-fn section(record: &Record, folder: &Path, reward: &mut dyn Reward) -> Result<RunSection> {
+fn section(
+    record: &Record,
+    folder: &Path,
+    reward: Option<&mut (dyn Reward + '_)>,
+) -> Result<RunSection> {
     let doing = "cannot draw the pictures of the run";
     let prompts = &record.config.progress.prompts;
     let sheet = read_sheet(&record.path, prompts).or_exit(Exit::Data, doing)?;
@@ -128,7 +133,9 @@ fn section(record: &Record, folder: &Path, reward: &mut dyn Reward) -> Result<Ru
             png,
             "The same prompts from the same noise through training.".into(),
         ));
-        pairs = before_and_after(sheet, reward)?;
+        if let Some(reward) = reward {
+            pairs = before_and_after(sheet, reward)?;
+        }
     }
     let link = record
         .path
@@ -168,10 +175,10 @@ fn before_and_after(sheet: &ProgressSheet, reward: &mut dyn Reward) -> Result<Ve
     sheet.prompts.iter().enumerate().map(pair).collect()
 }
 
-fn stand_in(record: &Record, reward: &dyn Reward) -> Option<StandIn> {
+fn stand_in(record: &Record, reward: &RewardInfo) -> Option<StandIn> {
     let paper = record.config.reward.stands_in_for.as_ref()?;
     Some(StandIn {
-        used: reward.info().quantity,
+        used: reward.quantity.clone(),
         stands_for: format!("the paper's reward “{paper}”"),
         reason: format!(
             "That reward cannot run on the preset {}.",
@@ -180,7 +187,7 @@ fn stand_in(record: &Record, reward: &dyn Reward) -> Option<StandIn> {
     })
 }
 
-fn facts(records: &[Record], reward: &dyn Reward) -> Vec<(String, String)> {
+fn facts(records: &[Record], reward: &RewardInfo) -> Vec<(String, String)> {
     let first = &records[0];
     let seconds: f64 = records
         .iter()
@@ -188,7 +195,7 @@ fn facts(records: &[Record], reward: &dyn Reward) -> Vec<(String, String)> {
         .sum();
     let queries: usize = records.iter().map(|record| record.run.samples.len()).sum();
     let mut facts = vec![
-        ("Reward".to_owned(), reward.info().label()),
+        ("Reward".to_owned(), reward.label()),
         ("Reward queries".to_owned(), queries.to_string()),
         ("Time".to_owned(), format!("{:.0} s", seconds)),
     ];

@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 use ddpo_reward::{Images, Prompt, Reward};
 
 use crate::args::ScoreArgs;
+use crate::config::RewardPlan;
 use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::folder;
 use crate::rewards;
-use crate::suggest::nearest;
 
 /// Endings of files that are pictures.
 const PICTURES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
 /// Scores every picture and writes a CSV file with a row each: file, prompt, reward.
 pub fn run(args: &ScoreArgs) -> Result<Exit> {
-    let kind = rewards::by_name(&args.reward).ok_or_else(|| unknown(&args.reward))?;
+    let plan = RewardPlan::alone(&args.reward, &args.set)?;
     let files = files(&args.images)?;
     let prompts = prompts(args.prompts.as_deref(), files.len())?;
-    let mut reward = rewards::make(kind)?;
+    let mut reward = rewards::make(&plan.kind)?;
     let mut table = csv::Writer::from_writer(Vec::new());
     let doing = || format!("cannot write {}", args.out.display());
     table
@@ -49,15 +49,6 @@ pub fn run(args: &ScoreArgs) -> Result<Exit> {
         args.out.display()
     );
     Ok(Exit::Done)
-}
-
-fn unknown(name: &str) -> Failure {
-    let names = rewards::names();
-    let hint = match nearest(name, names.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("there are {}", names.join(", ")),
-    };
-    Failure::config(format!("unknown reward `{name}`: {hint}"))
 }
 
 fn score(reward: &mut dyn Reward, file: &Path, prompt: &Prompt) -> Result<f32> {

@@ -47,9 +47,8 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
         .or_exit(Exit::Config, "the sampler cannot be made")?;
     let mut ddpo = Ddpo::new(ddpo_config(plan), &sampler, 1).map_err(failure)?;
     let mut optimizer = AdamW::new(adamw(plan), model.policy.params()).map_err(failure)?;
-    let threads = (0..plan.reward_threads).map(|_| rewards::make(plan.reward));
     let rewards =
-        RewardWorker::new(threads.collect::<Result<_>>()?, Retry::never()).map_err(failure)?;
+        RewardWorker::new(rewards::copies(&plan.reward)?, Retry::never()).map_err(failure)?;
 
     let folder = RunFolder::open(job.out, plan, job.resume)?;
     let checkpoints = Checkpoints::open(folder.path.join("checkpoints"), plan.run.keep_checkpoints)

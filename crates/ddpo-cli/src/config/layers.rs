@@ -45,6 +45,9 @@ prompts.set = "animals"
 reproduce.algorithms = []
 "#;
 
+/// What a reward needs to know where neither preset nor experiment says it.
+const REWARD_DEFAULTS: &str = include_str!("reward_defaults.toml");
+
 impl Source {
     /// One update from a stored rollout.
     pub fn replay(model: &str, set: &[String]) -> Self {
@@ -71,7 +74,7 @@ pub fn layer(source: &Source) -> Result<Figment> {
         .as_deref()
         .and_then(Path::parent)
         .unwrap_or(Path::new(""));
-    let preset = Figment::new().merge(preset(source.preset(), &folder.join("presets"))?);
+    let preset = reward_defaults()?.merge(preset(source.preset(), &folder.join("presets"))?);
     let file = Figment::new().merge(match &source.file {
         Some(file) => read(file)?,
         None => Parsed::new(REPLAY, "ddpo replay".into())?,
@@ -92,6 +95,20 @@ pub fn layer(source: &Source) -> Result<Figment> {
         .merge(file.focus(&of_preset))
         .merge(file.focus(&format!("{of_preset}.{of_algorithm}")));
     Ok(set(merged))
+}
+
+/// The keys of a reward by itself: defaults, its kind, `--set`.
+pub fn reward_layer(kind: &str, set: &[String]) -> Result<Figment> {
+    let kind = Set::new("reward.kind", kind.into(), "--reward");
+    set.iter()
+        .try_fold(reward_defaults()?.merge(kind), |figment, pair| {
+            Ok(figment.merge(Set::parse(pair)?))
+        })
+}
+
+fn reward_defaults() -> Result<Figment> {
+    let name = "built-in defaults of rewards".into();
+    Ok(Figment::new().merge(Parsed::new(REWARD_DEFAULTS, name)?))
 }
 
 /// What the command line says, `--set` last.

@@ -7,11 +7,13 @@
 mod layers;
 mod plan;
 mod reader;
+mod reward;
 mod sections;
 
 pub use layers::Source;
-pub use plan::{Algorithm, ClaimRow, DTYPES, Plan, PolicyPlan, ProgressPlan, RewardKind, Train};
+pub use plan::{Algorithm, ClaimRow, DTYPES, Plan, PolicyPlan, ProgressPlan, Train};
 pub use reader::Entry;
+pub use reward::{RewardKind, RewardPlan};
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use tch::{Device, Kind};
 
 use super::layers::{Source, layer};
 use super::reader::{Entry, Reader};
+use super::reward::RewardPlan;
 use super::sections;
 use crate::failure::Result;
 
@@ -29,11 +30,9 @@ pub struct Plan {
     /// How the policy is improved.
     pub rl: RlPlan,
     /// What a picture is worth.
-    pub reward: RewardKind,
+    pub reward: RewardPlan,
     /// The paper's reward that this one stands in for.
     pub stands_in_for: Option<String>,
-    /// Threads that score pictures.
-    pub reward_threads: usize,
     /// Where prompts are drawn from.
     pub prompts: PromptSet,
     /// Pictures drawn again through training.
@@ -168,35 +167,6 @@ pub struct RlPlan {
     pub stats_min_count: usize,
 }
 
-/// `reward.kind`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RewardKind {
-    /// Minus the JPEG size in kB.
-    JpegCompressibility,
-    /// The JPEG size in kB.
-    JpegIncompressibility,
-    /// Hasler and Süsstrunk 2003.
-    Colourfulness,
-}
-
-impl RewardKind {
-    /// Names in configurations.
-    pub const NAMES: [(&'static str, Self); 3] = [
-        ("jpeg-compressibility", Self::JpegCompressibility),
-        ("jpeg-incompressibility", Self::JpegIncompressibility),
-        ("colourfulness", Self::Colourfulness),
-    ];
-
-    /// The name in configurations.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::JpegCompressibility => "jpeg-compressibility",
-            Self::JpegIncompressibility => "jpeg-incompressibility",
-            Self::Colourfulness => "colourfulness",
-        }
-    }
-}
-
 /// `[progress]`.
 #[derive(Debug, Clone)]
 pub struct ProgressPlan {
@@ -244,9 +214,8 @@ impl Plan {
             policy: sections::policy(r),
             sampler: sections::sampler(r),
             rl: sections::rl(r),
-            reward: r.choice("reward.kind", &RewardKind::NAMES),
+            reward: RewardPlan::read(r),
             stands_in_for: r.find("reward.stands_in_for", "the name of the paper's reward"),
-            reward_threads: r.count("reward.threads", 1..=64) as usize,
             prompts: r.choice("prompts.set", &PromptSet::ALL.map(|set| (set.name(), set))),
             progress: sections::progress(r),
             reproduce: sections::reproduce(r),

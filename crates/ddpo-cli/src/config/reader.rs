@@ -141,6 +141,11 @@ impl Reader {
         }
     }
 
+    /// Keys that may be there, although nothing reads them this time.
+    pub fn allow(&mut self, keys: &[&str]) {
+        self.known.extend(keys.iter().map(|key| (*key).to_owned()));
+    }
+
     /// Notes something that is wrong between keys.
     pub fn problem(&mut self, key: &str, message: impl Into<String>) {
         let from = self.from(key);
