@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ddpo_reward::Prompt;
-use ddpo_train::{Error, Persist, Result, StateReader, StateWriter};
+use ddpo_train::{Error, Persist, Result, StateReader, StateWriter, moments};
 
 /// Added to the standard deviation of a prompt or of the batch it falls back to (ddpo-pytorch
 /// `stat_tracking.py`; jannerm/ddpo `utils/stat_tracking.py`).
@@ -117,12 +117,4 @@ impl Persist for PromptStats {
 pub fn normalise(rewards: &[f64], eps: f64) -> Vec<f64> {
     let (mean, std) = moments(rewards.iter().copied());
     rewards.iter().map(|r| (r - mean) / (std + eps)).collect()
-}
-
-/// Mean and population standard deviation; zeros for nothing.
-pub(crate) fn moments(values: impl ExactSizeIterator<Item = f64> + Clone) -> (f64, f64) {
-    let n = values.len().max(1) as f64;
-    let mean = values.clone().sum::<f64>() / n;
-    let variance = values.map(|v| (v - mean).powi(2)).sum::<f64>() / n;
-    (mean, variance.sqrt())
 }

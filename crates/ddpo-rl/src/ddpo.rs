@@ -4,21 +4,19 @@
 //! Which rank draws which sample follows from the shuffle, which is known beforehand: every update trains on
 //! the same samples on any number of ranks.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use ddpo_reward::Prompt;
-use ddpo_sched::{KeyedNoise, LatentBatch, Sampler, Stream};
+use ddpo_sched::{Sampler, Stream};
 use ddpo_train::{
-    Algorithm, Context, Error, Event, Persist, Phase, Report, Result, SampleRow, StateReader,
-    StateWriter, Ticket,
+    Algorithm, Context, Error, Event, Persist, Report, Result, SampleRow, Scored, Share,
+    StateReader, StateWriter, Stepper, rollout,
 };
-use tch::Tensor;
 
-use crate::advantage::moments;
 use crate::meter::Meter;
 use crate::replay::clip;
-use crate::{Batch, DdpoConfig, PromptStats, Rollout};
+use crate::rollout::Trajectories;
+use crate::{Batch, DdpoConfig, PromptStats};
 
 /// DDPO-SF and DDPO-IS as one algorithm: they differ in the loss and in the number of updates.
 #[derive(Debug)]
@@ -28,7 +26,7 @@ pub struct Ddpo {
     /// What is left of an epoch that was stopped between two updates.
     pub(crate) pending: Option<Batch>,
     pub(crate) ratio_checked: bool,
-    pub(crate) skipped_in_a_row: u32,
+    pub(crate) stepper: Stepper,
 }
 
 impl Ddpo {
@@ -43,7 +41,7 @@ impl Ddpo {
             stats: PromptStats::new(config.baseline),
             pending: None,
             ratio_checked: false,
-            skipped_in_a_row: 0,
+            stepper: Stepper::new(config.max_grad_norm, config.max_skipped),
         })
     }
 
@@ -70,99 +68,17 @@ impl Ddpo {
             .collect()
     }
 
-    /// Draws and decodes this rank's samples; pictures go to the reward as they come.
-    fn sample(
-        &self,
-        ctx: &mut Context<'_>,
-        epoch: u64,
-        ids: &[u64],
-    ) -> Result<(Rollout, Vec<Ticket>)> {
-        let noise = KeyedNoise::new(ctx.seeds, epoch);
-        let n_steps = ctx.sampler.steps().len();
-        let total = (ids.len() * n_steps) as u64;
-        let (mut parts, mut tickets, mut done) = (Vec::new(), Vec::new(), 0);
-        for chunk in ids.chunks(self.config.sample_batch) {
-            let prompts: Vec<Prompt> = chunk
-                .iter()
-                .map(|&id| ctx.prompts[prompt_of(ctx, epoch, id)].clone())
-                .collect();
-            let cond = ctx.conditioner.embed(&prompts)?;
-            let batch = LatentBatch {
-                shape: &ctx.latent_shape.clone(),
-                cond: &cond,
-                sample_ids: chunk,
-                log_prob: Some(self.config.log_prob),
-            };
-            let (net, sampler) = (&*ctx.policy, ctx.sampler);
-            let (stop, world) = (ctx.stop.clone(), ctx.collective.world());
-            let observers = &mut ctx.observers;
-            let mut refused = None;
-            let drawn = Rollout::draw(net, sampler, &batch, &noise, &mut || {
-                done += chunk.len() as u64;
-                let event = Event::Progress {
-                    epoch,
-                    phase: Phase::Sample,
-                    done,
-                    total,
-                };
-                refused = observers.iter_mut().try_for_each(|o| o.on(&event)).err();
-                match refused.is_some() || (world == 1 && stop.requested()) {
-                    true => Err(ddpo_sched::Error::Stopped),
-                    false => Ok(()),
-                }
-            });
-            if let Some(error) = refused {
-                return Err(error);
-            }
-            let (rollout, x_0) = drawn?;
-            let images = Arc::new(ctx.decoder.decode(&x_0)?);
-            ctx.emit(&Event::BatchSampled {
-                epoch,
-                sample_ids: chunk,
-                prompts: &prompts,
-                images: &images,
-            })?;
-            tickets.push(ctx.rewards.submit(images, prompts));
-            parts.push(rollout);
-        }
-        Ok((Rollout::concat(&parts)?, tickets))
-    }
-
     /// Rewards of all ranks to advantages, by sample id.
-    fn score(
-        &mut self,
-        ctx: &mut Context<'_>,
-        epoch: u64,
-        ids: &[u64],
-        rewards: &[f32],
-    ) -> Result<Vec<SampleRow>> {
-        let device = ctx.device;
-        let gather = |values: Vec<f64>| -> Result<Vec<f64>> {
-            let values = Tensor::from_slice(&values).to_device(device);
-            let all = ctx.collective.all_gather(&values)?;
-            Vec::<f64>::try_from(&all.to_device(tch::Device::Cpu)).map_err(Error::model)
-        };
-        // Ids are below 2⁵³ and rewards f32: f64 carries both exactly.
-        let all_ids = gather(ids.iter().map(|&id| id as f64).collect())?;
-        let all_rewards = gather(rewards.iter().map(|&r| f64::from(r)).collect())?;
-        let mut pairs: Vec<(u64, f32)> = all_ids
-            .into_iter()
-            .zip(all_rewards)
-            .map(|(id, reward)| (id as u64, reward as f32))
-            .collect();
-        pairs.sort_by_key(|&(id, _)| id);
-        let prompts: Vec<Prompt> = pairs
-            .iter()
-            .map(|&(id, _)| ctx.prompts[prompt_of(ctx, epoch, id)].clone())
-            .collect();
-        let rewards: Vec<f32> = pairs.iter().map(|&(_, reward)| reward).collect();
+    fn rows(&mut self, samples: Vec<Scored>) -> Result<Vec<SampleRow>> {
+        let prompts: Vec<Prompt> = samples.iter().map(|s| s.prompt.clone()).collect();
+        let rewards: Vec<f32> = samples.iter().map(|s| s.reward).collect();
         let advantages = self.stats.update(&prompts, &rewards)?;
-        let rows = pairs.into_iter().zip(prompts).zip(advantages);
+        let rows = samples.into_iter().zip(advantages);
         Ok(rows
-            .map(|(((sample_id, reward), prompt), advantage)| SampleRow {
-                sample_id,
-                prompt,
-                reward,
+            .map(|(sample, advantage)| SampleRow {
+                sample_id: sample.sample_id,
+                prompt: sample.prompt,
+                reward: sample.reward,
                 advantage: clip(advantage, self.config.advantage_clip),
             })
             .collect())
@@ -177,41 +93,32 @@ impl Algorithm for Ddpo {
             batch.rollout.cond = batch.rollout.cond.to_device(ctx.device);
             return Ok(batch);
         }
-        if ctx.prompts.is_empty() {
-            return Err(Error::config("prompts", 0, "must be at least 1"));
-        }
-        let begin = Instant::now();
         let ids = self.share(ctx, epoch);
-        let (rollout, tickets) = self.sample(ctx, epoch, &ids)?;
-        let sampled = Instant::now();
-        let total = tickets.len() as u64;
-        let mut rewards = Vec::with_capacity(ids.len());
-        for (done, ticket) in (1..).zip(tickets) {
-            rewards.extend(ticket.wait()?);
-            ctx.emit(&Event::Progress {
-                epoch,
-                phase: Phase::Reward,
-                done,
-                total,
-            })?;
-        }
-        let wait_seconds = sampled.elapsed().as_secs_f64();
-        let samples = self.score(ctx, epoch, &ids, &rewards)?;
+        let share = Share {
+            epoch,
+            sample_ids: &ids,
+            batch: self.config.sample_batch,
+            samples_per_prompt: 1,
+        };
+        let mut kept = Trajectories::new(self.config.log_prob);
+        let drawn = rollout(ctx, &share, &mut kept)?;
+        let reward = drawn.reward_moments();
+        let (sample_seconds, wait_seconds) = (drawn.sample_seconds, drawn.wait_seconds);
+        let samples = self.rows(drawn.samples)?;
         ctx.emit(&Event::Rewarded {
             epoch,
             samples: &samples,
         })?;
-        let reward = moments(samples.iter().map(|row| f64::from(row.reward)));
         // Rows are sorted by id, and ids are 0..samples_per_epoch.
         let advantages = ids.iter().map(|&id| samples[id as usize].advantage);
         Ok(Batch {
             epoch,
-            rollout,
+            rollout: kept.into_rollout()?,
             advantages: advantages.collect(),
             reward,
             next_update: 0,
             meter: Meter::default(),
-            sample_seconds: (sampled - begin).as_secs_f64(),
+            sample_seconds,
             wait_seconds,
             update_seconds: 0.0,
         })
@@ -246,7 +153,7 @@ impl Algorithm for Ddpo {
 impl Persist for Ddpo {
     fn save(&self, out: &mut StateWriter) -> Result<()> {
         out.nested("prompts", &self.stats)?;
-        out.value("skipped_in_a_row", &self.skipped_in_a_row)?;
+        out.nested("updates", &self.stepper)?;
         match &self.pending {
             Some(batch) => out.nested("pending", batch),
             None => Ok(()),
@@ -255,7 +162,7 @@ impl Persist for Ddpo {
 
     fn load(&mut self, from: &StateReader) -> Result<()> {
         from.nested("prompts", &mut self.stats)?;
-        self.skipped_in_a_row = from.value("skipped_in_a_row")?;
+        from.nested("updates", &mut self.stepper)?;
         self.pending = None;
         if from.contains("pending") {
             let mut batch = Batch::empty()?;
@@ -264,10 +171,4 @@ impl Persist for Ddpo {
         }
         Ok(())
     }
-}
-
-/// Which prompt a sample gets: uniform and independent, as in both reference codebases.
-fn prompt_of(ctx: &Context<'_>, epoch: u64, sample_id: u64) -> usize {
-    let key = ctx.seeds.derive(Stream::Prompts, epoch, sample_id);
-    key.draws().below(ctx.prompts.len() as u64) as usize
 }

@@ -1,47 +1,46 @@
 //! Sums over the training of an epoch, from which its metrics are made.
 
-use ddpo_train::{Collective, Error, GradNorm, Persist, Report, Result, StateReader, StateWriter};
-use tch::Tensor;
+use ddpo_train::{Collective, GradNorm, Persist, Report, Result, StateReader, StateWriter, Sums};
 
-/// Sums in f64 on the host.
+/// Sums over pairs of sample and step, and over updates.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Meter {
-    n: f64,
-    ratio: f64,
-    clipped: f64,
-    squared_log_ratio: f64,
-    loss: f64,
-    n_updates: f64,
-    grad_norm: f64,
-    n_skipped: f64,
-}
+pub(crate) struct Meter(Sums<8>);
+
+// Places of the sums.
+const N: usize = 0;
+const RATIO: usize = 1;
+const CLIPPED: usize = 2;
+const SQUARED_LOG_RATIO: usize = 3;
+const LOSS: usize = 4;
+const N_UPDATES: usize = 5;
+const GRAD_NORM: usize = 6;
+const N_SKIPPED: usize = 7;
 
 impl Meter {
     /// One pair of sample and step.
     pub(crate) fn add(&mut self, loss: f64, ratio: f64, log_ratio: f64, clipped: bool) {
-        self.n += 1.0;
-        self.loss += loss;
-        self.ratio += ratio;
-        self.squared_log_ratio += log_ratio * log_ratio;
-        self.clipped += f64::from(u8::from(clipped));
+        let Sums(sums) = &mut self.0;
+        sums[N] += 1.0;
+        sums[LOSS] += loss;
+        sums[RATIO] += ratio;
+        sums[SQUARED_LOG_RATIO] += log_ratio * log_ratio;
+        sums[CLIPPED] += f64::from(u8::from(clipped));
     }
 
     /// One step of the optimiser.
     pub(crate) fn add_update(&mut self, grad: &GradNorm) {
-        self.n_updates += 1.0;
-        self.grad_norm += grad.norm;
+        self.0.0[N_UPDATES] += 1.0;
+        self.0.0[GRAD_NORM] += grad.norm;
     }
 
     /// One step of the optimiser left out.
     pub(crate) fn add_skipped(&mut self) {
-        self.n_skipped += 1.0;
+        self.0.0[N_SKIPPED] += 1.0;
     }
 
     /// The sums of both.
     pub(crate) fn merge(&mut self, other: &Self) {
-        let sums = self.sums().into_iter().zip(other.sums());
-        let added: Vec<f64> = sums.map(|(a, b)| a + b).collect();
-        self.set(&added);
+        self.0.merge(&other.0);
     }
 
     /// The mean over ranks of every sum, on every rank.
@@ -50,63 +49,29 @@ impl Meter {
         collective: &dyn Collective,
         device: tch::Device,
     ) -> Result<()> {
-        let sums = Tensor::from_slice(&self.sums()).to_device(device);
-        collective.all_reduce_mean(std::slice::from_ref(&sums))?;
-        let reduced =
-            Vec::<f64>::try_from(&sums.to_device(tch::Device::Cpu)).map_err(Error::model)?;
-        self.set(&reduced);
-        Ok(())
+        self.0.all_reduce(collective, device)
     }
 
     /// Means over the pairs and updates; not a number where there was none.
     pub(crate) fn report(&self, out: &mut Report) {
-        out.push("policy/ratio_mean", self.ratio / self.n);
-        out.push("policy/clip_fraction", self.clipped / self.n);
-        out.push("policy/approx_kl", 0.5 * self.squared_log_ratio / self.n);
-        out.push("policy/loss", self.loss / self.n);
-        out.push("policy/grad_norm", self.grad_norm / self.n_updates);
-        out.push("policy/updates", self.n_updates);
-        out.push("policy/updates_skipped", self.n_skipped);
-    }
-
-    fn sums(&self) -> [f64; 8] {
-        [
-            self.n,
-            self.ratio,
-            self.clipped,
-            self.squared_log_ratio,
-            self.loss,
-            self.n_updates,
-            self.grad_norm,
-            self.n_skipped,
-        ]
-    }
-
-    fn set(&mut self, sums: &[f64]) {
-        let fields = [
-            &mut self.n,
-            &mut self.ratio,
-            &mut self.clipped,
-            &mut self.squared_log_ratio,
-            &mut self.loss,
-            &mut self.n_updates,
-            &mut self.grad_norm,
-            &mut self.n_skipped,
-        ];
-        for (field, &sum) in fields.into_iter().zip(sums) {
-            *field = sum;
-        }
+        let Sums(sums) = &self.0;
+        let mean = |of: usize| sums[of] / sums[N];
+        out.push("policy/ratio_mean", mean(RATIO));
+        out.push("policy/clip_fraction", mean(CLIPPED));
+        out.push("policy/approx_kl", 0.5 * mean(SQUARED_LOG_RATIO));
+        out.push("policy/loss", mean(LOSS));
+        out.push("policy/grad_norm", sums[GRAD_NORM] / sums[N_UPDATES]);
+        out.push("policy/updates", sums[N_UPDATES]);
+        out.push("policy/updates_skipped", sums[N_SKIPPED]);
     }
 }
 
 impl Persist for Meter {
     fn save(&self, out: &mut StateWriter) -> Result<()> {
-        out.value("sums", &self.sums())
+        self.0.save(out)
     }
 
     fn load(&mut self, from: &StateReader) -> Result<()> {
-        let sums: Vec<f64> = from.value("sums")?;
-        self.set(&sums);
-        Ok(())
+        self.0.load(from)
     }
 }

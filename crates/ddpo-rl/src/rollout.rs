@@ -1,10 +1,7 @@
 //! What sampling leaves behind for training: every latent of every step, on the host, in f32.
 
-use ddpo_sched::{
-    DenoiseInput, Denoiser, Gaussian, LatentBatch, LogProb, NoiseSource, Sampler, StepRecord,
-    sample,
-};
-use ddpo_train::{Error, Persist, Result, StateReader, StateWriter};
+use ddpo_sched::{DenoiseInput, Gaussian, LogProb, Sampler, StepRecord};
+use ddpo_train::{Error, Keep, Persist, Result, StateReader, StateWriter};
 use tch::{Device, Kind, Tensor};
 
 /// Denoising trajectories of some samples.
@@ -19,6 +16,68 @@ pub struct Rollout {
     pub log_probs: Tensor,
     /// Conditioning, `[samples, tokens, dim]`, on the device of the policy.
     pub cond: Tensor,
+}
+
+/// Keeps trajectories while they are drawn.
+#[derive(Debug)]
+pub(crate) struct Trajectories {
+    reduce: LogProb,
+    /// Latents and log-probabilities of the batch that is being drawn.
+    current: Option<(Tensor, Tensor)>,
+    parts: Vec<Rollout>,
+}
+
+impl Trajectories {
+    pub(crate) fn new(reduce: LogProb) -> Self {
+        Self {
+            reduce,
+            current: None,
+            parts: Vec::new(),
+        }
+    }
+
+    /// All of them, in the order in which they were drawn.
+    pub(crate) fn into_rollout(self) -> Result<Rollout> {
+        Rollout::concat(&self.parts)
+    }
+}
+
+impl Keep for Trajectories {
+    fn log_prob(&self) -> Option<LogProb> {
+        Some(self.reduce)
+    }
+
+    fn step(&mut self, record: &StepRecord<'_>) -> Result<()> {
+        let (step, n_steps) = (record.step as i64, record.n_steps as i64);
+        let (latents, log_probs) = self.current.get_or_insert_with(|| {
+            let (mut shape, on_host) = (record.x_t.size(), (Kind::Float, Device::Cpu));
+            let n = shape[0];
+            shape.insert(0, n_steps + 1);
+            (
+                Tensor::zeros(&shape, on_host),
+                Tensor::zeros([n_steps, n], on_host),
+            )
+        });
+        if step == 0 {
+            latents.get(0).copy_(record.x_t);
+        }
+        latents.get(step + 1).copy_(record.x_prev);
+        if let Some(log_prob) = record.log_prob {
+            log_probs.get(step).copy_(log_prob);
+        }
+        Ok(())
+    }
+
+    fn drawn(&mut self, sample_ids: &[u64], cond: &Tensor, _x_0: &Tensor) -> Result<()> {
+        let Some((latents, log_probs)) = self.current.take() else {
+            return Err(Error::config("n_steps", 0, "must be at least 1"));
+        };
+        let ids = sample_ids.to_vec();
+        let rollout = Rollout::new(ids, latents, log_probs, cond.shallow_clone())?;
+        rollout.require_finite()?;
+        self.parts.push(rollout);
+        Ok(())
+    }
 }
 
 /// One pair of sample and step to train on.
@@ -65,40 +124,6 @@ impl Rollout {
     /// How many samples.
     pub fn n_samples(&self) -> usize {
         self.sample_ids.len()
-    }
-
-    /// Draws one batch, keeping every step. Returns the rollout and x₀, f32 on the device.
-    ///
-    /// `progress` is told of every step and may end the loop.
-    pub(crate) fn draw(
-        net: &dyn Denoiser,
-        sampler: &dyn Sampler,
-        batch: &LatentBatch<'_>,
-        noise: &dyn NoiseSource,
-        progress: &mut dyn FnMut() -> ddpo_sched::Result<()>,
-    ) -> Result<(Self, Tensor)> {
-        let (n, n_steps) = (batch.sample_ids.len() as i64, sampler.steps().len() as i64);
-        let on_host = (Kind::Float, Device::Cpu);
-        let mut shape = vec![n_steps + 1, n];
-        shape.extend_from_slice(batch.shape);
-        let latents = Tensor::zeros(&shape, on_host);
-        let log_probs = Tensor::zeros([n_steps, n], on_host);
-        let mut keep = |record: StepRecord<'_>| {
-            let step = record.step as i64;
-            if step == 0 {
-                latents.get(0).copy_(record.x_t);
-            }
-            latents.get(step + 1).copy_(record.x_prev);
-            if let Some(log_prob) = record.log_prob {
-                log_probs.get(step).copy_(log_prob);
-            }
-            progress()
-        };
-        let x_0 = sample(net, sampler, batch, noise, &mut keep)?;
-        let cond = batch.cond.shallow_clone();
-        let rollout = Self::new(batch.sample_ids.to_vec(), latents, log_probs, cond)?;
-        rollout.require_finite()?;
-        Ok((rollout, x_0))
     }
 
     /// One rollout after another.

@@ -1,7 +1,7 @@
 //! One step of the optimiser: accumulate, check, average over ranks, step or leave out.
 
 use ddpo_sched::Stream;
-use ddpo_train::{Context, Error, Event, Phase, Report, Result};
+use ddpo_train::{Context, Error, Event, Phase, Place, Report, Result};
 use tch::Tensor;
 
 use crate::replay::{Found, Replay};
@@ -93,54 +93,24 @@ impl Ddpo {
         })
     }
 
-    /// Averages the gradients over ranks and takes the step, unless a number is not finite.
+    /// Takes the step, unless a number is not finite, and takes it into account.
     fn apply(&mut self, ctx: &mut Context<'_>, batch: &mut Batch, mut found: Found) -> Result<()> {
-        let mut fault = found.fault.take();
-        if ctx.any_rank(fault.is_some())? {
-            ctx.policy.params().zero_grad();
-            fault = fault.or(Some("on another rank".to_owned()));
-        } else {
-            let grads = ctx.policy.params().grads()?;
-            ctx.collective.all_reduce_mean(&grads)?;
-            found.meter.all_reduce(ctx.collective, ctx.device)?;
-            let params = ctx.policy.params();
-            match ctx.optimizer.step(params, self.config.max_grad_norm) {
-                Ok(norm) => found.meter.add_update(&norm),
-                Err(Error::NonFinite { what, detail }) => fault = Some(format!("{what} {detail}")),
-                Err(other) => return Err(other),
-            }
-        }
         let (epoch, update) = (batch.epoch, batch.next_update);
-        let Some(reason) = fault else {
-            self.skipped_in_a_row = 0;
-            batch.meter.merge(&found.meter);
-            let mut report = Report::default();
-            found.meter.report(&mut report);
-            return ctx.emit(&Event::UpdateDone {
-                epoch,
-                update,
-                n_updates: self.config.updates_per_epoch,
-                report: &report,
-            });
+        let at = Place { epoch, update };
+        let Some(norm) = self.stepper.step(ctx, at, found.fault.take())? else {
+            batch.meter.add_skipped();
+            return Ok(());
         };
-        self.skipped_in_a_row += 1;
-        batch.meter.add_skipped();
-        ctx.emit(&Event::UpdateSkipped {
+        found.meter.all_reduce(ctx.collective, ctx.device)?;
+        found.meter.add_update(&norm);
+        batch.meter.merge(&found.meter);
+        let mut report = Report::default();
+        found.meter.report(&mut report);
+        ctx.emit(&Event::UpdateDone {
             epoch,
             update,
-            reason: &reason,
-            in_a_row: self.skipped_in_a_row,
-        })?;
-        if self.skipped_in_a_row < self.config.max_skipped {
-            return Ok(());
-        }
-        let detail = format!(
-            "epoch {epoch}, update {update}: {reason}; {} updates in a row left out",
-            self.skipped_in_a_row
-        );
-        Err(Error::NonFinite {
-            what: "training",
-            detail,
+            n_updates: self.config.updates_per_epoch,
+            report: &report,
         })
     }
 }

@@ -10,8 +10,10 @@ mod optimizer;
 mod params;
 mod policy;
 mod rewards;
+mod rollout;
 mod run;
 mod state;
+mod step;
 
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use collective::{Collective, Solo, Threads};
@@ -22,5 +24,7 @@ pub use optimizer::{AdamW, AdamWConfig, GradNorm, Optimizer};
 pub use params::ParamSet;
 pub use policy::{Conditioner, Decoder, Policy};
 pub use rewards::{Retry, RewardWorker, Ticket};
+pub use rollout::{Keep, Rollouts, Scored, Share, moments, prompt_of, rollout};
 pub use run::{Algorithm, Context, Outcome, Plan, StopFlag, train};
 pub use state::{Persist, StateReader, StateWriter};
+pub use step::{Place, Stepper, Sums};

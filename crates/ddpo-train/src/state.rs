@@ -123,7 +123,7 @@ impl StateReader {
     /// [`Error::State`] if there is none.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         let found = self.tensors.get(name).map(Tensor::shallow_clone);
-        found.ok_or_else(|| self.error(name, "is missing"))
+        found.ok_or_else(|| self.refuse(name, "is missing"))
     }
 
     /// Copies the tensor `name` into `target`, in place.
@@ -137,7 +137,7 @@ impl StateReader {
             (source.kind(), source.size()),
         );
         if expected != actual {
-            return Err(self.error(
+            return Err(self.refuse(
                 name,
                 &format!(
                     "is {:?} {:?}, expected {:?} {:?}",
@@ -157,7 +157,7 @@ impl StateReader {
         let expected: std::collections::BTreeSet<&str> = names.collect();
         match self.tensors.keys().find(|n| !expected.contains(n.as_str())) {
             None => Ok(()),
-            Some(extra) => Err(self.error(extra, "is not part of what is loaded")),
+            Some(extra) => Err(self.refuse(extra, "is not part of what is loaded")),
         }
     }
 
@@ -169,8 +169,8 @@ impl StateReader {
         let json = self
             .values
             .get(name)
-            .ok_or_else(|| self.error(name, "is missing"))?;
-        T::deserialize(json).map_err(|reason| self.error(name, &reason.to_string()))
+            .ok_or_else(|| self.refuse(name, "is missing"))?;
+        T::deserialize(json).map_err(|reason| self.refuse(name, &reason.to_string()))
     }
 
     /// Restores `item` from what lies under `name`.
@@ -199,7 +199,8 @@ impl StateReader {
         }
     }
 
-    fn error(&self, name: &str, reason: &str) -> Error {
+    /// The error that entry `name` does not fit, for a reason.
+    pub fn refuse(&self, name: &str, reason: &str) -> Error {
         Error::State {
             file: self.file.clone(),
             name: name.to_owned(),

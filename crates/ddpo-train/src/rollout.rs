@@ -1,0 +1,224 @@
+//! Drawing and scoring an epoch's samples, the same for every algorithm.
+//!
+//! An algorithm says which samples this rank draws and takes what it needs of them through [`Keep`]: whole
+//! trajectories, or what the pictures are made of. Denoising, decoding, rewards on their threads, stopping on
+//! request and the exchange of rewards between ranks are done here.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ddpo_reward::{Images, Prompt};
+use ddpo_sched::{Denoiser, KeyedNoise, LatentBatch, LogProb, Sampler, StepRecord, Stream, sample};
+use tch::{Device, Tensor};
+
+use crate::{Context, Error, Event, Phase, Result, Ticket};
+
+/// Which samples of an epoch this rank draws.
+#[derive(Debug, Clone, Copy)]
+pub struct Share<'a> {
+    /// Which epoch.
+    pub epoch: u64,
+    /// Their keys, in the order in which they are drawn.
+    pub sample_ids: &'a [u64],
+    /// How many are denoised together. Changes memory and speed only.
+    pub batch: usize,
+    /// How many samples of neighbouring ids get one and the same prompt; 1 draws a prompt for each.
+    pub samples_per_prompt: usize,
+}
+
+/// What an algorithm takes from samples while they are drawn.
+pub trait Keep {
+    /// Whether steps come with log-probabilities, and which.
+    fn log_prob(&self) -> Option<LogProb> {
+        None
+    }
+
+    /// A denoising step of the batch that is being drawn.
+    ///
+    /// # Errors
+    /// Ends the epoch.
+    fn step(&mut self, record: &StepRecord<'_>) -> Result<()> {
+        let _ = record;
+        Ok(())
+    }
+
+    /// A batch is denoised: its keys, conditioning `[batch, …]` and x₀, f32 `[batch, …]`, on the device.
+    ///
+    /// # Errors
+    /// Ends the epoch, before anything is scored.
+    fn drawn(&mut self, sample_ids: &[u64], cond: &Tensor, x_0: &Tensor) -> Result<()>;
+
+    /// The pictures of that batch.
+    ///
+    /// # Errors
+    /// Ends the epoch, before these pictures are scored.
+    fn decoded(&mut self, images: &Images) -> Result<()> {
+        let _ = images;
+        Ok(())
+    }
+}
+
+/// A sample and what it is worth.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    /// Its key, unique in the epoch.
+    pub sample_id: u64,
+    /// What it was asked to show.
+    pub prompt: Prompt,
+    /// What the reward said.
+    pub reward: f32,
+}
+
+/// An epoch's samples of all ranks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rollouts {
+    /// By sample id, the same on every rank.
+    pub samples: Vec<Scored>,
+    /// Denoising and decoding on this rank.
+    pub sample_seconds: f64,
+    /// Waiting for rewards after that.
+    pub wait_seconds: f64,
+}
+
+impl Rollouts {
+    /// Mean and population deviation of the rewards.
+    pub fn reward_moments(&self) -> (f64, f64) {
+        moments(self.samples.iter().map(|sample| f64::from(sample.reward)))
+    }
+}
+
+/// Draws, decodes and scores this rank's share, and exchanges the rewards with the other ranks.
+///
+/// Pictures go to the reward as they come, so that it works while the next batch is denoised.
+///
+/// # Errors
+/// [`Error::Stopped`] on request, midway only with one rank; what the model, the reward, an observer or `keep`
+/// reports.
+pub fn rollout(ctx: &mut Context<'_>, share: &Share<'_>, keep: &mut dyn Keep) -> Result<Rollouts> {
+    if ctx.prompts.is_empty() {
+        return Err(Error::config("prompts", 0, "must be at least 1"));
+    }
+    let begin = Instant::now();
+    let tickets = draw(ctx, share, keep)?;
+    let sampled = Instant::now();
+    let (epoch, total) = (share.epoch, tickets.len() as u64);
+    let mut rewards = Vec::with_capacity(share.sample_ids.len());
+    for (done, ticket) in (1..).zip(tickets) {
+        rewards.extend(ticket.wait()?);
+        ctx.emit(&Event::Progress {
+            epoch,
+            phase: Phase::Reward,
+            done,
+            total,
+        })?;
+    }
+    let wait_seconds = sampled.elapsed().as_secs_f64();
+    Ok(Rollouts {
+        samples: exchange(ctx, share, &rewards)?,
+        sample_seconds: (sampled - begin).as_secs_f64(),
+        wait_seconds,
+    })
+}
+
+/// What a sample of an epoch is asked to show: uniform and independent from one group of
+/// `samples_per_prompt` neighbours to the next. With 1, as in both DDPO codebases, every sample draws its own.
+pub fn prompt_of<'p>(ctx: &Context<'p>, share: &Share<'_>, sample_id: u64) -> &'p Prompt {
+    let group = sample_id / share.samples_per_prompt.max(1) as u64;
+    let key = ctx.seeds.derive(Stream::Prompts, share.epoch, group);
+    &ctx.prompts[key.draws().below(ctx.prompts.len() as u64) as usize]
+}
+
+/// Mean and population standard deviation; zeros for nothing.
+pub fn moments(values: impl ExactSizeIterator<Item = f64> + Clone) -> (f64, f64) {
+    let n = values.len().max(1) as f64;
+    let mean = values.clone().sum::<f64>() / n;
+    let variance = values.map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+    (mean, variance.sqrt())
+}
+
+fn draw(ctx: &mut Context<'_>, share: &Share<'_>, keep: &mut dyn Keep) -> Result<Vec<Ticket>> {
+    let mut tickets = Vec::new();
+    for (at, chunk) in share.sample_ids.chunks(share.batch.max(1)).enumerate() {
+        let prompts: Vec<Prompt> = chunk
+            .iter()
+            .map(|&id| prompt_of(ctx, share, id).clone())
+            .collect();
+        let cond = ctx.conditioner.embed(&prompts)?;
+        let x_0 = denoise(ctx, share, keep, at * share.batch, &cond)?;
+        keep.drawn(chunk, &cond, &x_0)?;
+        let images = Arc::new(ctx.decoder.decode(&x_0)?);
+        keep.decoded(&images)?;
+        ctx.emit(&Event::BatchSampled {
+            epoch: share.epoch,
+            sample_ids: chunk,
+            prompts: &prompts,
+            images: &images,
+        })?;
+        tickets.push(ctx.rewards.submit(images, prompts));
+    }
+    Ok(tickets)
+}
+
+/// Walks the denoising loop for the batch that begins at `first`, showing every step.
+fn denoise(
+    ctx: &mut Context<'_>,
+    share: &Share<'_>,
+    keep: &mut dyn Keep,
+    first: usize,
+    cond: &Tensor,
+) -> Result<Tensor> {
+    let last = share.sample_ids.len().min(first + share.batch);
+    let batch = LatentBatch {
+        shape: &ctx.latent_shape,
+        cond,
+        sample_ids: &share.sample_ids[first..last],
+        log_prob: keep.log_prob(),
+    };
+    let (net, sampler): (&dyn Denoiser, &dyn Sampler) = (&*ctx.policy, ctx.sampler);
+    let noise = KeyedNoise::new(ctx.seeds, share.epoch);
+    let n_steps = sampler.steps().len();
+    let (may_stop, stop) = (ctx.collective.world() == 1, &ctx.stop);
+    let observers = &mut ctx.observers;
+    let mut refused = None;
+    let drawn = sample(net, sampler, &batch, &noise, &mut |record| {
+        let event = Event::Progress {
+            epoch: share.epoch,
+            phase: Phase::Sample,
+            done: (first * n_steps + (record.step + 1) * (last - first)) as u64,
+            total: (share.sample_ids.len() * n_steps) as u64,
+        };
+        let mut told = || observers.iter_mut().try_for_each(|o| o.on(&event));
+        refused = keep.step(&record).and_then(|()| told()).err();
+        match refused.is_some() || (may_stop && stop.requested()) {
+            true => Err(ddpo_sched::Error::Stopped),
+            false => Ok(()),
+        }
+    });
+    match refused {
+        Some(error) => Err(error),
+        None => Ok(drawn?),
+    }
+}
+
+/// Rewards of all ranks, by sample id.
+fn exchange(ctx: &Context<'_>, share: &Share<'_>, rewards: &[f32]) -> Result<Vec<Scored>> {
+    let gather = |values: Vec<f64>| -> Result<Vec<f64>> {
+        let values = Tensor::from_slice(&values).to_device(ctx.device);
+        let all = ctx.collective.all_gather(&values)?;
+        Vec::<f64>::try_from(&all.to_device(Device::Cpu)).map_err(Error::model)
+    };
+    // Ids are below 2⁵³ and rewards f32: f64 carries both exactly.
+    let ids = gather(share.sample_ids.iter().map(|&id| id as f64).collect())?;
+    let rewards = gather(rewards.iter().map(|&r| f64::from(r)).collect())?;
+    let mut scored: Vec<Scored> = ids
+        .into_iter()
+        .zip(rewards)
+        .map(|(id, reward)| Scored {
+            sample_id: id as u64,
+            prompt: prompt_of(ctx, share, id as u64).clone(),
+            reward: reward as f32,
+        })
+        .collect();
+    scored.sort_by_key(|sample| sample.sample_id);
+    Ok(scored)
+}
