@@ -82,6 +82,8 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
         prompts: &plan.prompts.prompts(),
         conditioner: &model.prompts,
         decoder: &model.images,
+        encoder: &model.images,
+        reference: None,
         collective: &Solo,
         seeds,
         latent_shape: model.latent_shape.clone(),

@@ -6,7 +6,7 @@ use std::path::Path;
 use ddpo_clip::{ClipTextConfig, ClipTextModel, ClipTokenizer, TokenizerFiles};
 use ddpo_sched::ScheduleConfig;
 use ddpo_torch::weights;
-use ddpo_train::{Images, Prompt};
+use ddpo_train::{Images, Posterior, Prompt};
 use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Files, Result, Unet, UnetConfig, Vae, VaeConfig};
@@ -58,7 +58,7 @@ impl ddpo_train::Conditioner for PromptEncoder {
     }
 }
 
-/// Latents to pictures.
+/// Latents to pictures, and pictures to latents.
 pub struct ImageDecoder {
     /// The autoencoder.
     pub vae: Named<Vae>,
@@ -114,6 +114,40 @@ impl ImageDecoder {
 impl ddpo_train::Decoder for ImageDecoder {
     fn decode(&self, latents: &Tensor) -> ddpo_train::Result<Images> {
         ImageDecoder::decode(self, latents).map_err(ddpo_train::Error::model)
+    }
+}
+
+impl ddpo_train::Encoder for ImageDecoder {
+    /// Pixels as `2 · byte / 255 − 1`, the inverse of [`decode`](Self::decode); the posterior's log-variance as
+    /// diffusers clamps it. What rounding to bytes lost is not there (the JAX code encodes floats).
+    fn encode(&self, images: &Images) -> ddpo_train::Result<Posterior> {
+        let (n, height, width) = (images.len(), images.height(), images.width());
+        let factor = self.vae.net.config.factor() as usize;
+        if !height.is_multiple_of(factor) || !width.is_multiple_of(factor) {
+            return Err(ddpo_train::Error::model(Error::Shape {
+                name: "images",
+                expected: format!("[batch, height, width, 3] in multiples of {factor} pixels"),
+                actual: [n, height, width, 3].map(|n| n as i64).to_vec(),
+            }));
+        }
+        let _guard = tch::no_grad_guard();
+        let like = self.vae.tensors.values().next();
+        let (kind, device) = like.map_or((Kind::Float, Device::Cpu), |t| (t.kind(), t.device()));
+        let shape = [n, height, width, 3].map(|n| n as i64);
+        let bytes = Tensor::from_slice(images.bytes())
+            .view(shape)
+            .to_device(device);
+        let pixels = bytes.permute([0, 3, 1, 2]).to_kind(Kind::Float) * (2.0 / 255.0) - 1.0;
+        let found = self
+            .vae
+            .net
+            .encoder
+            .forward(&pixels.contiguous().to_kind(kind));
+        let scale = self.vae.net.config.scaling_factor;
+        Ok(Posterior {
+            mean: found.mean.to_kind(Kind::Float) * scale,
+            std: (found.log_var.to_kind(Kind::Float) * 0.5).exp() * scale,
+        })
     }
 }
 

@@ -99,6 +99,8 @@ impl Optimizer for Keep {
             scale: 1.0,
         })
     }
+
+    fn reset(&mut self) {}
 }
 
 impl Persist for Keep {

@@ -11,8 +11,9 @@ use ddpo_sched::{Ddim, DenoiseInput, Denoiser, NoiseSchedule, ScheduleConfig, Se
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    AdamW, AdamWConfig, Collective, Conditioner, Context, Decoder, Event, Observer, ParamSet,
-    Persist, Policy, Report, Result, Retry, RewardWorker, Solo, StateReader, StateWriter, StopFlag,
+    AdamW, AdamWConfig, Collective, Conditioner, Context, Decoder, Encoder, Event, Observer,
+    ParamSet, Persist, Policy, Posterior, Report, Result, Retry, RewardWorker, Solo, StateReader,
+    StateWriter, StopFlag,
 };
 
 /// Shape of a latent of [`World`].
@@ -128,6 +129,18 @@ impl Decoder for Pixels {
     }
 }
 
+/// As if the picture were a latent that was rounded: the standard deviation is 0.05, about ten times that of
+/// rounding, so that what is drawn from it shows.
+impl Encoder for Pixels {
+    fn encode(&self, images: &Images) -> Result<Posterior> {
+        let bytes = Tensor::from_slice(images.bytes()).to_kind(Kind::Float);
+        let nhwc = bytes.view([images.len() as i64, 2, 2, 3]);
+        let mean = ((nhwc - 128.0) / 40.0).permute([0, 3, 1, 2]).contiguous();
+        let std = mean.full_like(0.05);
+        Ok(Posterior { mean, std })
+    }
+}
+
 /// How much of the colour that the prompt asks for: mean of red for `red`, of blue for `blue`, 0-255.
 #[derive(Debug, Clone, Copy)]
 pub struct AskedColour;
@@ -167,6 +180,8 @@ pub struct World {
     pub rewards: RewardWorker,
     /// `red` and `blue`.
     pub prompts: Vec<Prompt>,
+    /// None unless given.
+    pub reference: Option<Box<dyn Denoiser>>,
     /// [`Solo`] unless replaced.
     pub collective: Box<dyn Collective>,
     /// Seed 0 unless replaced.
@@ -196,6 +211,7 @@ impl World {
                 .zip(0..)
                 .map(|(text, id)| Prompt::new(id, text))
                 .collect(),
+            reference: None,
             collective: Box::new(Solo),
             seeds: Seeds::new(0),
             stop: StopFlag::new(),
@@ -212,6 +228,8 @@ impl World {
             prompts: &self.prompts,
             conditioner: &Pixels,
             decoder: &Pixels,
+            encoder: &Pixels,
+            reference: self.reference.as_deref(),
             collective: &*self.collective,
             seeds: self.seeds,
             latent_shape: LATENT.to_vec(),

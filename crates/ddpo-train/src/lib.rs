@@ -22,7 +22,7 @@ pub use error::{Error, Result};
 pub use event::{Boundary, Event, Observer, Phase, Report, SampleRow};
 pub use optimizer::{AdamW, AdamWConfig, GradNorm, Optimizer};
 pub use params::ParamSet;
-pub use policy::{Conditioner, Decoder, Policy};
+pub use policy::{Conditioner, Decoder, Encoder, Policy, Posterior};
 pub use rewards::{Retry, RewardWorker, Ticket};
 pub use rollout::{Keep, Rollouts, Scored, Share, moments, prompt_of, rollout};
 pub use run::{Algorithm, Context, Outcome, Plan, StopFlag, train};

@@ -14,6 +14,9 @@ pub trait Optimizer: Persist {
     /// [`Error::NonFinite`] if the norm is not finite: parameters and state are then unchanged, and the
     /// gradients are zero. [`Error::NoGradient`].
     fn step(&mut self, params: &ParamSet, max_grad_norm: f64) -> Result<GradNorm>;
+
+    /// Forgets every step that was taken, as if it were new.
+    fn reset(&mut self);
 }
 
 /// What clipping did.
@@ -159,6 +162,15 @@ impl Optimizer for AdamW {
         )?;
         params.zero_grad();
         Ok(GradNorm { norm, scale })
+    }
+
+    fn reset(&mut self) {
+        let all = [&mut self.exp_avgs, &mut self.exp_avg_sqs, &mut self.steps];
+        tch::no_grad(|| {
+            for tensor in all.into_iter().flatten() {
+                let _same = tensor.zero_();
+            }
+        });
     }
 }
 

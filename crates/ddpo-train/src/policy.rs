@@ -48,6 +48,34 @@ pub trait Decoder {
     fn decode(&self, latents: &Tensor) -> Result<Images>;
 }
 
+/// What an encoder says of pictures: a diagonal Gaussian over latents, in the scale that the policy sees.
+#[derive(Debug)]
+pub struct Posterior {
+    /// f32 `[batch, channels, height, width]`.
+    pub mean: Tensor,
+    /// Standard deviation, of the same shape.
+    pub std: Tensor,
+}
+
+impl Posterior {
+    /// The latents that standard normal `noise` stands for: `mean + std · noise`.
+    ///
+    /// # Shapes
+    /// - `noise`, returns: that of `mean`, f32
+    pub fn at(&self, noise: &Tensor) -> Tensor {
+        &self.mean + &self.std * noise
+    }
+}
+
+/// Turns pictures into latents.
+pub trait Encoder {
+    /// Where the latents of pictures lie, on the encoder's device, without gradient.
+    ///
+    /// # Errors
+    /// What the encoder reports.
+    fn encode(&self, images: &Images) -> Result<Posterior>;
+}
+
 /// Guidance in training: gradients flow through both passes (paper, appendix E.1).
 impl<P: Policy> Policy for Guided<P> {
     fn params(&self) -> &ParamSet {

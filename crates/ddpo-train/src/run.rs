@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ddpo_reward::Prompt;
-use ddpo_sched::{Sampler, Seeds};
+use ddpo_sched::{Denoiser, Sampler, Seeds};
 use tch::{Device, Tensor};
 
 use crate::{
-    Boundary, Checkpoint, Checkpoints, Collective, Conditioner, Decoder, Error, Event, Observer,
-    Optimizer, Persist, Policy, Report, Result, RewardWorker, StateReader, StateWriter,
+    Boundary, Checkpoint, Checkpoints, Collective, Conditioner, Decoder, Encoder, Error, Event,
+    Observer, Optimizer, Persist, Policy, Report, Result, RewardWorker, StateReader, StateWriter,
 };
 
 /// A way of improving a policy by its rewards: two verbs.
@@ -50,6 +50,10 @@ pub struct Context<'a> {
     pub conditioner: &'a dyn Conditioner,
     /// Latents to pictures.
     pub decoder: &'a dyn Decoder,
+    /// Pictures to latents, for algorithms that train on pictures.
+    pub encoder: &'a dyn Encoder,
+    /// The policy before training, for algorithms that stay near to it.
+    pub reference: Option<&'a dyn Denoiser>,
     /// The ranks that train together.
     pub collective: &'a dyn Collective,
     /// Where random numbers come from.
