@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ddpo-eval", &["ddpo-reward"]),
     ("ddpo-train", &["ddpo-torch", "ddpo-sched", "ddpo-reward"]),
     ("ddpo-rl", &["ddpo-train", "ddpo-sched", "ddpo-reward"]),
+    ("ddpo-rwr", &["ddpo-train", "ddpo-sched", "ddpo-reward"]),
     (
         "ddpo-model",
         &["ddpo-torch", "ddpo-train", "ddpo-sched", "ddpo-clip"],
