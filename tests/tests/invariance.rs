@@ -11,6 +11,7 @@ fn samples(out: &Path, set: &[&str]) -> Vec<(String, f64)> {
     let short = [
         "run.epochs=1",
         "rl.samples_per_epoch=16",
+        "eval.samples=4",
         "sampler.n_steps=6",
     ];
     let mut args = vec!["run", "configs/aesthetic.toml", "--out", text(out)];

@@ -19,6 +19,8 @@ fn arguments(out: &Path, set: &[&str]) -> Vec<String> {
         "rl.samples_per_epoch=16",
         "sampler.n_steps=4",
         "progress.every=1",
+        "eval.samples=4",
+        "eval.every=1",
     ];
     let all = [&[model.as_str(), &epochs, &keep], &short[..], set].concat();
     args.extend(
@@ -92,7 +94,7 @@ fn same_bytes(a: &Path, b: &Path) {
         .iter()
         .map(|file| format!("{last}/{file}"))
         .collect();
-    files.push("samples.csv".to_owned());
+    files.extend(["samples.csv".to_owned(), "eval.csv".to_owned()]);
     files.extend((0..=EPOCHS).map(|epoch| format!("samples/epoch-{epoch:06}.png")));
     for file in files {
         let [left, right] = [a, b].map(|run| fs::read(run.join(&file)).expect(&file));

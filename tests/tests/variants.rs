@@ -10,6 +10,7 @@ fn run(out: &Path, set: &[&str]) -> Ended {
     let short = [
         "run.epochs=1",
         "rl.samples_per_epoch=8",
+        "eval.samples=4",
         "sampler.n_steps=3",
     ];
     let mut args = vec!["run", "configs/incompressibility.toml", "--out", text(out)];

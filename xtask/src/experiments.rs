@@ -203,6 +203,9 @@ fn start(experiments: &[&Experiment], args: &Reproduce) -> Result<ExitCode> {
     if let Some(seeds) = args.seeds {
         add("--seeds", &seeds.to_string());
     }
+    if let Some(jobs) = args.jobs {
+        add("--jobs", &jobs.to_string());
+    }
     if let Some(out) = &args.out {
         add("--out", out);
     }

@@ -94,6 +94,9 @@ struct Reproduce {
     /// How many seeds to run of each algorithm
     #[arg(long)]
     seeds: Option<u32>,
+    /// Runs at the same time; as many as the processor has cores for when not given
+    #[arg(long)]
+    jobs: Option<u32>,
     /// Folder for the runs
     #[arg(long)]
     out: Option<String>,

@@ -104,6 +104,9 @@ pub struct ReproduceArgs {
     /// Seeds of each algorithm; the configuration's number when not given
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub seeds: Option<u64>,
+    /// Runs at the same time; as many as the processor has cores for when not given
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub jobs: Option<u64>,
     /// Output folder; runs/EXPERIMENT when not given, a folder below it for each of several experiments
     #[arg(long)]
     pub out: Option<PathBuf>,

@@ -10,6 +10,7 @@ mod failure;
 mod folder;
 mod manifest;
 mod model;
+mod parallel;
 mod plan;
 mod record;
 mod replay;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ddpo_eval::claims::{Claim, Verdict};
+use ddpo_eval::evals::EvalRow;
 use ddpo_eval::runs::{Metrics, Run, read_samples};
 use serde::Deserialize;
 use serde_json::Value;
@@ -99,6 +100,7 @@ impl Record {
                 .or_exit(Exit::Data, "cannot read the run's metrics")?,
             samples: read_samples(&path.join("samples.csv"))
                 .or_exit(Exit::Data, "cannot read the run's samples")?,
+            evals: evals(&path.join("eval.csv"))?,
         };
         Ok(Self {
             path: path.to_owned(),
@@ -171,6 +173,14 @@ pub fn check_claims(claims: &[ClaimRow], records: &[Record]) -> Vec<Verdict> {
         check.check(&runs)
     });
     verdicts.collect()
+}
+
+/// A run without evaluation has no such table.
+fn evals(path: &Path) -> Result<Vec<EvalRow>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    ddpo_eval::evals::read(path).or_exit(Exit::Data, "cannot read the run's evaluations")
 }
 
 fn text(path: &Path) -> Result<String> {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ddpo_eval::Svg;
 use ddpo_eval::claims::ClaimsFile;
 use ddpo_eval::figure::RewardFigure;
 use ddpo_eval::pictures::{Png, ProgressSheet};
@@ -69,13 +70,7 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
     })?;
     // Only what needs no service and no weights is scored again.
     let mut reward = rewards::at_hand(&config.reward.kind)?;
-    let figure = figure(records, &info)?;
-    let doing = "cannot draw the report";
-    let figures = folder.join("figures");
-    fs::create_dir_all(&figures).or_exit(Exit::Other, doing)?;
-    folder::write(&figures.join("reward.svg"), figure.as_str())?;
-    let png = figure.png(2.0).or_exit(Exit::Other, doing)?;
-    fs::write(figures.join("reward.png"), png).or_exit(Exit::Other, doing)?;
+    let figures = figures(records, &info, &folder.join("figures"))?;
     let mut sections = Vec::new();
     for record in records {
         sections.push(section(record, folder, reward.as_deref_mut())?);
@@ -92,10 +87,7 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
         stand_in: stand_in(&records[0], &info),
         facts: facts(records, &info),
         verdicts,
-        figures: vec![(
-            figure,
-            "Mean reward of each epoch's samples over reward queries.".into(),
-        )],
+        figures,
         runs: sections,
         command,
     };
@@ -104,16 +96,39 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
     Ok(claims)
 }
 
-fn figure(records: &[Record], reward: &RewardInfo) -> Result<ddpo_eval::Svg> {
+/// The figures with their captions, written into `folder` as SVG and PNG.
+fn figures(records: &[Record], reward: &RewardInfo, folder: &Path) -> Result<Vec<(Svg, String)>> {
     let first = &records[0];
     let mut title = format!("{}, {}", first.config.experiment, first.fact("preset"));
     if first.config.reward.stands_in_for.is_some() {
         title += &format!(": {}, a stand-in", first.config.reward.kind);
     }
     let runs: Vec<Run> = records.iter().map(|record| record.run.clone()).collect();
-    RewardFigure::of_runs(title, reward.label(), &runs)
-        .svg()
-        .or_exit(Exit::Other, "cannot draw the reward curve")
+    let label = reward.label();
+    let of_samples = RewardFigure::of_runs(&title, &label, &runs);
+    let mut all = vec![(
+        "reward",
+        of_samples,
+        "Mean reward of each epoch's training samples over reward queries.",
+    )];
+    if let Some(of_evals) = RewardFigure::of_evals(&title, &label, &runs) {
+        all.push((
+            "evaluation",
+            of_evals,
+            "Mean reward on the evaluation's prompts, which are drawn from the same noise each time.",
+        ));
+    }
+    let doing = "cannot draw the report";
+    fs::create_dir_all(folder).or_exit(Exit::Other, doing)?;
+    let mut drawn = Vec::new();
+    for (name, figure, caption) in all {
+        let svg = figure.svg().or_exit(Exit::Other, doing)?;
+        folder::write(&folder.join(format!("{name}.svg")), svg.as_str())?;
+        let png = svg.png(2.0).or_exit(Exit::Other, doing)?;
+        fs::write(folder.join(format!("{name}.png")), png).or_exit(Exit::Other, doing)?;
+        drawn.push((svg, caption.to_owned()));
+    }
+    Ok(drawn)
 }
 
 fn section(

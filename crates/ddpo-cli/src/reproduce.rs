@@ -11,7 +11,8 @@ use crate::failure::{Exit, Failure, Result};
 use crate::run::finish;
 use crate::suggest::nearest;
 use crate::train::{Job, execute};
-use crate::{report, stop};
+use crate::watch::Screen;
+use crate::{parallel, report, stop};
 
 /// An experiment with all its runs planned.
 struct Experiment {
@@ -74,28 +75,48 @@ fn plan(file: &Path, args: &ReproduceArgs) -> Result<Experiment> {
 }
 
 fn reproduce(experiment: &Experiment, args: &ReproduceArgs) -> Result<Exit> {
+    let plans = &experiment.runs;
+    if let Some((plan, paper)) = plans
+        .iter()
+        .find_map(|p| Some((p, p.stands_in_for.as_ref()?)))
+    {
+        let (name, reward) = (&experiment.name, plan.reward.name());
+        eprintln!("{name}: {reward} stands in for the paper's reward `{paper}`");
+    }
+    let folders: Vec<PathBuf> = plans
+        .iter()
+        .map(|plan| {
+            let algorithm = experiment.out.join(plan.rl.algorithm.name());
+            algorithm.join(format!("seed-{}", plan.run.seed))
+        })
+        .collect();
     let source = source(Path::new(""), args);
-    let mut folders = Vec::new();
-    for plan in &experiment.runs {
-        if let Some(paper) = &plan.stands_in_for {
-            let (name, reward) = (&experiment.name, plan.reward.name());
-            eprintln!("{name}: {reward} stands in for the paper's reward `{paper}`");
-        }
-        let algorithm = experiment.out.join(plan.rl.algorithm.name());
-        let folder = algorithm.join(format!("seed-{}", plan.run.seed));
+    let n_epochs = plans.iter().map(|plan| plan.run.epochs).sum();
+    let screen = match plans.len() {
+        1 => Screen::new(),
+        n => Screen::of_several(&experiment.name, n, n_epochs),
+    };
+    let stop = stop::flag()?;
+    let jobs = args
+        .jobs
+        .map_or_else(|| parallel::jobs(plans), |jobs| jobs as usize);
+    let outcome = parallel::run(jobs, plans.len(), &stop, &|at| {
         let job = Job {
-            out: &folder,
+            out: &folders[at],
             resume: true,
             preset: source.preset(),
-            stop: &stop::flag()?,
+            stop: &stop,
+            screen: &screen,
         };
-        let outcome = execute(plan, &job)?;
-        if outcome != Outcome::Done {
-            eprintln!("interrupted; the same command goes on from here");
-            return Ok(Exit::Interrupted);
+        let outcome = execute(&plans[at], &job)?;
+        if outcome == Outcome::Done {
+            finish(&folders[at], &screen)?;
         }
-        finish(&folder)?;
-        folders.push(folder);
+        Ok(outcome)
+    })?;
+    if !outcome {
+        eprintln!("interrupted; the same command goes on from here");
+        return Ok(Exit::Interrupted);
     }
     conclude(&folders, experiment, args)
 }

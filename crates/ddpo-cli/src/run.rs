@@ -9,6 +9,7 @@ use crate::args::RunArgs;
 use crate::config::Plan;
 use crate::failure::{Exit, Result};
 use crate::train::{Job, execute};
+use crate::watch::Screen;
 use crate::{report, stop};
 
 /// Trains, then checks the claims that the configuration states about this algorithm.
@@ -16,11 +17,13 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
     let source = args.config.source();
     let plan = Plan::load(&source)?;
     let out = args.out.clone().unwrap_or_else(|| default_out(&plan));
+    let screen = Screen::new();
     let job = Job {
         out: &out,
         resume: args.resume,
         preset: source.preset(),
         stop: &stop::flag()?,
+        screen: &screen,
     };
     let outcome = execute(&plan, &job)?;
     match outcome {
@@ -36,7 +39,7 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
             return Ok(Exit::Interrupted);
         }
     }
-    let claims_met = finish(&out)?;
+    let claims_met = finish(&out, &screen)?;
     // Claims are about the configuration as it stands in its file: with `--set` they are shown, no more.
     let as_written = source.set.is_empty();
     Ok(match claims_met || !as_written {
@@ -46,13 +49,13 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
 }
 
 /// Report, figures and claims of a finished run; whether every claim is met.
-pub fn finish(out: &Path) -> Result<bool> {
+pub fn finish(out: &Path, screen: &Screen) -> Result<bool> {
     let records = report::read(&[out.to_owned()])?;
     let claims = report::write(&records, out, &out.join("report.html"), "")?;
     if !claims.verdicts.is_empty() {
-        eprintln!("{}", Table::of_verdicts(&claims.verdicts).for_terminal());
+        screen.line(&Table::of_verdicts(&claims.verdicts).for_terminal());
     }
-    eprintln!("report: {}", out.join("report.html").display());
+    screen.line(&format!("report: {}", out.join("report.html").display()));
     Ok(claims.all_met())
 }
 

@@ -16,7 +16,7 @@ use crate::folder::RunFolder;
 use crate::manifest::Manifest;
 use crate::model::{self, Guidance, Model};
 use crate::rewards;
-use crate::watch::{Console, Pictures, Tables, TensorBoard};
+use crate::watch::{Console, Evaluation, Pictures, Screen, Tables, TensorBoard};
 
 /// Where a run goes and how it was asked for.
 #[derive(Debug)]
@@ -29,12 +29,15 @@ pub struct Job<'a> {
     pub preset: &'a str,
     /// Asks the run to stop.
     pub stop: &'a StopFlag,
+    /// Where it shows itself.
+    pub screen: &'a Screen,
 }
 
 /// Trains until the plan is fulfilled or someone asks to stop.
 ///
 /// Everything that can be wrong with configuration, weights and checkpoint is found before anything is written.
 pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
+    plan.use_threads();
     let whole = model::open(&plan.model.path, plan.model.device, plan.model.dtype)?;
     let guidance = Guidance {
         scale: plan.sampler.guidance_scale,
@@ -71,9 +74,18 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
     let mut tables = Tables::new(&folder.path);
     let mut events = TensorBoard::new(&folder.path);
     let mut pictures = Pictures::new(&folder.path, &plan.progress, seeds);
-    let mut console = Console::new(title, plan.run.epochs);
-    let observers: Vec<&mut dyn Observer> =
-        vec![&mut tables, &mut events, &mut pictures, &mut console];
+    let mut console = Console::new(job.screen, title.clone(), plan.run.epochs);
+    let batch = plan.sampler.batch;
+    let progress = (title.as_str(), job.screen, console.bar());
+    let mut evaluation =
+        Evaluation::new(&folder.path, &plan.eval, &rewards, seeds, batch, progress);
+    let observers: Vec<&mut dyn Observer> = vec![
+        &mut tables,
+        &mut events,
+        &mut evaluation,
+        &mut pictures,
+        &mut console,
+    ];
     let mut context = Context {
         policy: model.policy.as_mut(),
         optimizer: &mut optimizer,

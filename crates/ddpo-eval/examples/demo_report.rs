@@ -83,7 +83,7 @@ fn claims() -> [Claim; 2] {
     [
         Claim::Rises {
             source: source.clone(),
-            metric,
+            metric: metric.clone(),
             standard_errors: 3.0,
             epochs: 1,
         },
@@ -114,6 +114,7 @@ fn made_up(algorithm: &str, seed: u64, slope: f64) -> Run {
         samples: (0..20)
             .flat_map(|epoch| (0..64).map(move |i| row(epoch, i)))
             .collect(),
+        evals: Vec::new(),
     }
 }
 

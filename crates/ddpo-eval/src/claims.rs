@@ -8,33 +8,40 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, runs::rewards_by_epoch, stats::Summary};
+use crate::{Error, Result, stats::Summary};
+
+mod compare;
+mod metric;
 
 pub use crate::runs::Run;
+pub use compare::Comparison;
+pub use metric::Metric;
+
+use compare::{lead, rise};
 
 /// Version of the layout of `claims.json`.
-pub const CLAIMS_VERSION: u32 = 1;
+pub const CLAIMS_VERSION: u32 = 2;
 
 /// A statement about an experiment's runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Claim {
-    /// In every run, the mean over the last epochs lies above the mean over the first ones by at least
-    /// `standard_errors` combined standard errors, `sqrt(se_first² + se_last²)`.
+    /// In every run, the metric at the end lies above that at the start by at least `standard_errors`
+    /// standard errors of the difference.
     Rises {
         /// Where the statement comes from, such as a figure of the paper.
         source: String,
         /// What is compared.
         metric: Metric,
-        /// The margin, in combined standard errors.
+        /// The margin, in standard errors of the difference.
         standard_errors: f64,
-        /// How many epochs at either end are pooled.
+        /// How many epochs at either end are pooled; means nothing for evaluations.
         #[serde(default = "one")]
         epochs: usize,
     },
-    /// For every seed that both algorithms ran, the mean over the last epochs of `better` lies above that
-    /// of `worse` by at least `standard_errors` combined standard errors.
+    /// For every seed that both algorithms ran, the metric of `better` ends above that of `worse` at the same
+    /// number of reward queries, by at least `standard_errors` standard errors of the difference.
     Exceeds {
         /// Where the statement comes from.
         source: String,
@@ -44,21 +51,12 @@ pub enum Claim {
         better: String,
         /// Algorithm that should end lower.
         worse: String,
-        /// The margin, in combined standard errors.
+        /// The margin, in standard errors of the difference.
         standard_errors: f64,
-        /// How many epochs at the end are pooled.
+        /// How many epochs at the end are pooled; means nothing for evaluations.
         #[serde(default = "one")]
         epochs: usize,
     },
-}
-
-/// A quantity that claims speak about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Metric {
-    /// Mean reward of an epoch's samples, from the rows of `samples.csv`.
-    #[serde(rename = "reward/mean")]
-    Reward,
 }
 
 /// Whether a claim holds for one run (or one pair of runs of the same seed).
@@ -79,22 +77,6 @@ pub struct Verdict {
     pub comparison: Option<Comparison>,
     /// Why it could not be decided.
     pub note: Option<String>,
-}
-
-/// Two means and what lies between them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Comparison {
-    /// The start of the run, or the algorithm that should be lower.
-    pub first: Summary,
-    /// The end of the run, or the algorithm that should be higher.
-    pub second: Summary,
-    /// Mean of the second minus mean of the first.
-    pub difference: f64,
-    /// `sqrt(se_first² + se_second²)`.
-    pub standard_error: f64,
-    /// `difference / standard_error`; absent if no value varied.
-    pub standard_errors: Option<f64>,
 }
 
 /// Content of `claims.json`.
@@ -118,16 +100,19 @@ impl Claim {
     /// One verdict a run, or a pair of runs; one that is not met if there is none to check.
     pub fn check(&self, runs: &[Run]) -> Vec<Verdict> {
         match self {
-            Self::Rises { epochs, .. } => runs
+            Self::Rises { metric, epochs, .. } => runs
                 .iter()
-                .map(|run| self.verdict(&run.algorithm, run.seed, rise(run, *epochs)))
+                .map(|run| self.verdict(&run.algorithm, run.seed, rise(run, metric, *epochs)))
                 .collect(),
             Self::Exceeds {
+                metric,
                 better,
                 worse,
                 epochs,
                 ..
-            } => self.check_pairs(runs, better, worse, *epochs),
+            } => self.check_pairs(runs, (better, worse), &|low, high| {
+                lead(low, high, metric, *epochs)
+            }),
         }
     }
 
@@ -162,7 +147,7 @@ impl Claim {
         }
     }
 
-    /// The margin, in combined standard errors.
+    /// The margin, in standard errors of the difference.
     pub fn needed(&self) -> f64 {
         match self {
             Self::Rises {
@@ -174,7 +159,12 @@ impl Claim {
         }
     }
 
-    fn check_pairs(&self, runs: &[Run], better: &str, worse: &str, epochs: usize) -> Vec<Verdict> {
+    fn check_pairs(
+        &self,
+        runs: &[Run],
+        (better, worse): (&str, &str),
+        compare: &dyn Fn(&Run, &Run) -> Result<Comparison, String>,
+    ) -> Vec<Verdict> {
         let of = |name: &str, seed: Option<u64>| {
             runs.iter()
                 .filter(move |r| seed.is_none_or(|s| s == r.seed))
@@ -185,8 +175,7 @@ impl Claim {
             .filter(|run| run.algorithm == better)
             .filter_map(|high| {
                 let low = of(worse, Some(high.seed))?;
-                let compared = lead(low, high, epochs);
-                Some(self.verdict(better, high.seed, compared))
+                Some(self.verdict(better, high.seed, compare(low, high)))
             })
             .collect();
         if !pairs.is_empty() {
@@ -217,37 +206,9 @@ impl Claim {
     }
 }
 
-impl Metric {
-    /// As in `metrics.csv`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Reward => "reward/mean",
-        }
-    }
-}
-
-impl Comparison {
-    fn of(first: &[f64], second: &[f64]) -> Result<Self> {
-        let (first, second) = (Summary::of(first)?, Summary::of(second)?);
-        let difference = second.mean - first.mean;
-        let standard_error = first.standard_error.hypot(second.standard_error);
-        Ok(Self {
-            first,
-            second,
-            difference,
-            standard_error,
-            standard_errors: (standard_error > 0.0).then(|| difference / standard_error),
-        })
-    }
-
-    /// Whether the second is higher by that many standard errors; without any spread, higher at all.
-    fn exceeds(&self, standard_errors: f64) -> bool {
-        self.difference > 0.0 && self.standard_errors.is_none_or(|n| n >= standard_errors)
-    }
-}
-
 impl Verdict {
-    /// The numbers in one line: `-2.10 ± 0.03 → -1.80 ± 0.03, 7.1 standard errors`, or why there are none.
+    /// The numbers in one line: `-2.10 ± 0.03 → -1.80 ± 0.03, 7.1 standard errors`, where paired with the
+    /// difference and its own standard error, or why there are none.
     pub fn numbers(&self) -> String {
         let Some(c) = &self.comparison else {
             return self.note.clone().unwrap_or_default();
@@ -257,7 +218,14 @@ impl Verdict {
             Some(n) => format!("{n:.1} standard errors"),
             None => "no spread".to_owned(),
         };
-        format!("{} → {}, {margin}", side(&c.first), side(&c.second))
+        let by = match c.paired {
+            true => {
+                let error = rounded(c.standard_error);
+                format!("paired {} ± {error}, ", signed(c.difference))
+            }
+            false => String::new(),
+        };
+        format!("{} → {}, {by}{margin}", side(&c.first), side(&c.second))
     }
 }
 
@@ -314,55 +282,14 @@ pub(crate) fn rounded(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
+/// [`rounded`], with a sign in any case.
+fn signed(value: f64) -> String {
+    let sign = if value >= 0.0 { "+" } else { "" };
+    format!("{sign}{}", rounded(value))
+}
+
 fn one() -> usize {
     1
-}
-
-fn rise(run: &Run, epochs: usize) -> Result<Comparison, String> {
-    let all = rewards_by_epoch(&run.samples);
-    let epochs = epochs.max(1);
-    if all.len() < 2 * epochs {
-        return Err(format!(
-            "{} epochs are needed, the run has {}",
-            2 * epochs,
-            all.len()
-        ));
-    }
-    compare(&all[..epochs], &all[all.len() - epochs..])
-}
-
-fn lead(low: &Run, high: &Run, epochs: usize) -> Result<Comparison, String> {
-    let (low, high) = (
-        rewards_by_epoch(&low.samples),
-        rewards_by_epoch(&high.samples),
-    );
-    let epochs = epochs.max(1);
-    let n = low.len().min(high.len());
-    if n < epochs {
-        return Err(format!("{epochs} epochs are needed, a run has {n}"));
-    }
-    // At the same epoch, so that a longer run has no head start.
-    compare(&low[n - epochs..n], &high[n - epochs..n])
-}
-
-fn compare(first: &[(u64, Vec<f64>)], second: &[(u64, Vec<f64>)]) -> Result<Comparison, String> {
-    let pool = |epochs: &[(u64, Vec<f64>)]| -> Result<Vec<f64>, String> {
-        for (epoch, rewards) in epochs {
-            let bad = rewards.iter().filter(|r| !r.is_finite()).count();
-            if bad > 0 {
-                let n = rewards.len();
-                return Err(format!(
-                    "{bad} of {n} rewards of epoch {epoch} are no numbers"
-                ));
-            }
-        }
-        let pooled: Vec<f64> = epochs.iter().flat_map(|(_, r)| r).copied().collect();
-        if pooled.len() < 2 {
-            return Err("two samples on each side are needed, there is one".to_owned());
-        }
-        Ok(pooled)
-    };
-    Comparison::of(&pool(first)?, &pool(second)?).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

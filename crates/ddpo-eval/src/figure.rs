@@ -14,6 +14,7 @@ use plotters::{
 
 use crate::{
     Error, Result, Svg,
+    evals::{Evaluation, evaluations, sets},
     runs::{Run, SampleRow, rewards_by_epoch},
     stats::Summary,
 };
@@ -90,6 +91,60 @@ impl Curve {
         }
         Self(points)
     }
+
+    /// From a run's evaluations of one prompt set.
+    pub fn of_set(run: &Run, set: &str) -> Self {
+        let point = |evaluation: Evaluation<'_>| {
+            let mut rewards: Vec<f64> = evaluation.rows.values().map(|row| row.reward).collect();
+            rewards.retain(|r| r.is_finite());
+            let summary = Summary::of(&rewards).ok()?;
+            Some(CurvePoint {
+                queries: evaluation.reward_queries as f64,
+                mean: summary.mean,
+                standard_error: summary.standard_error,
+            })
+        };
+        let all = evaluations(&run.evals, set);
+        Self(all.into_iter().filter_map(point).collect())
+    }
+}
+
+/// One line an algorithm, its label followed by `suffix`.
+fn lines(runs: &[Run], suffix: &str, curve: &dyn Fn(&Run) -> Curve) -> Vec<Series> {
+    let several = has_several_seeds(runs);
+    let series = |algorithm: &str| {
+        let of_algorithm = runs.iter().filter(|run| run.algorithm == algorithm);
+        let curves: Vec<Curve> = of_algorithm.map(curve).collect();
+        let label = format!("{algorithm}{suffix}");
+        match curves.len() {
+            1 if !several => Series::of_run(label, &curves[0]),
+            1 => Series::over_seeds(format!("{label}, 1 seed"), &curves),
+            n => Series::over_seeds(format!("{label}, {n} seeds"), &curves),
+        }
+    };
+    algorithms(runs).into_iter().map(series).collect()
+}
+
+/// In the order in which they first appear.
+fn algorithms(runs: &[Run]) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for run in runs {
+        if !names.contains(&run.algorithm.as_str()) {
+            names.push(&run.algorithm);
+        }
+    }
+    names
+}
+
+fn has_several_seeds(runs: &[Run]) -> bool {
+    algorithms(runs).len() < runs.len()
+}
+
+fn note(runs: &[Run], of_what: &str) -> String {
+    match has_several_seeds(runs) {
+        true => "line: mean over seeds; band: lowest to highest seed".to_owned(),
+        false => format!("line: mean of {of_what}; band: ± 1 standard error"),
+    }
 }
 
 impl Series {
@@ -130,38 +185,38 @@ impl Series {
 }
 
 impl RewardFigure {
-    /// A line for each algorithm, in the order in which they first appear, with a band over its seeds; where
-    /// no algorithm has several seeds, with a band of one standard error.
+    /// Rewards of the samples that training saw: a line for each algorithm, in the order in which they first
+    /// appear, with a band over its seeds; where no algorithm has several seeds, with a band of one standard error.
     pub fn of_runs(title: impl Into<String>, y_label: impl Into<String>, runs: &[Run]) -> Self {
-        let mut algorithms: Vec<&str> = Vec::new();
-        for run in runs {
-            if !algorithms.contains(&run.algorithm.as_str()) {
-                algorithms.push(&run.algorithm);
-            }
-        }
-        let several = algorithms.len() < runs.len();
-        let series = |algorithm: &&str| {
-            let of_algorithm = runs.iter().filter(|run| run.algorithm == *algorithm);
-            let curves: Vec<Curve> = of_algorithm
-                .map(|run| Curve::of_samples(&run.samples))
-                .collect();
-            match curves.len() {
-                1 if !several => Series::of_run(*algorithm, &curves[0]),
-                1 => Series::over_seeds(format!("{algorithm}, 1 seed"), &curves),
-                n => Series::over_seeds(format!("{algorithm}, {n} seeds"), &curves),
-            }
-        };
-        let note = if several {
-            "line: mean over seeds; band: lowest to highest seed"
-        } else {
-            "line: mean of an epoch's samples; band: ± 1 standard error"
-        };
         Self {
             title: title.into(),
-            note: note.to_owned(),
+            note: note(runs, "an epoch's samples"),
             y_label: y_label.into(),
-            series: algorithms.iter().map(series).collect(),
+            series: lines(runs, "", &|run| Curve::of_samples(&run.samples)),
         }
+    }
+
+    /// Rewards on the prompt sets of `eval.csv`: a line for each algorithm and set, bands as in
+    /// [`of_runs`](Self::of_runs). `None` if no run evaluated anything.
+    pub fn of_evals(
+        title: impl Into<String>,
+        y_label: impl Into<String>,
+        runs: &[Run],
+    ) -> Option<Self> {
+        let mut names: Vec<&str> = Vec::new();
+        for set in runs.iter().flat_map(|run| sets(&run.evals)) {
+            if !names.contains(&set) {
+                names.push(set);
+            }
+        }
+        let of_set =
+            |set: &&str| lines(runs, &format!(" on {set}"), &|run| Curve::of_set(run, set));
+        (!names.is_empty()).then(|| Self {
+            title: title.into(),
+            note: note(runs, "an evaluation, the same prompts and noise each time"),
+            y_label: y_label.into(),
+            series: names.iter().flat_map(of_set).collect(),
+        })
     }
 
     /// Draws it. Points with a value that is no number are left out; a figure without points says so.

@@ -2,6 +2,7 @@
 
 pub mod claims;
 mod error;
+pub mod evals;
 pub mod figure;
 pub mod pictures;
 pub mod report;

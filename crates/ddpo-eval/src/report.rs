@@ -184,7 +184,10 @@ fn claims(verdicts: &[Verdict]) -> Markup {
                     }
                 }
             }
-            p.soft { "Means over the samples of an epoch ± their standard error." }
+            p.soft {
+                "Means ± their standard error; paired: the same prompts from the same noise on both sides, and "
+                "then the mean difference ± its standard error."
+            }
         }
     }
 }

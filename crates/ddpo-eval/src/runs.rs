@@ -1,4 +1,5 @@
-//! What a run wrote: one row an epoch in `metrics.csv`, one row a sample in `samples.csv`.
+//! What a run wrote: one row an epoch in `metrics.csv`, one row a sample in `samples.csv`; see
+//! [`evals`](crate::evals) for `eval.csv`.
 //!
 //! A table that is damaged is an error that names file, line and column, never a silently shorter run.
 
@@ -6,7 +7,7 @@ use std::{fs::File, io::Read, path::Path};
 
 use csv::{Reader, ReaderBuilder, StringRecord};
 
-use crate::{Error, Result};
+use crate::{Error, Result, evals::EvalRow};
 
 /// Columns of `samples.csv`, in this order.
 pub const SAMPLE_COLUMNS: [&str; 5] = ["epoch", "sample_id", "prompt", "reward", "advantage"];
@@ -25,6 +26,8 @@ pub struct Run {
     pub metrics: Metrics,
     /// Rows of `samples.csv`.
     pub samples: Vec<SampleRow>,
+    /// Rows of `eval.csv`; empty for a run that evaluated nothing.
+    pub evals: Vec<EvalRow>,
 }
 
 /// One sampled image.
@@ -151,15 +154,19 @@ pub fn rewards_by_epoch(samples: &[SampleRow]) -> Vec<(u64, Vec<f64>)> {
     epochs.into_iter().collect()
 }
 
-fn open(path: &Path) -> Result<File> {
+pub(crate) fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|e| Error::io(path, e))
 }
 
-fn reader<R: Read>(from: R) -> Reader<R> {
+pub(crate) fn reader<R: Read>(from: R) -> Reader<R> {
     ReaderBuilder::new().from_reader(from)
 }
 
-fn header<R: Read>(reader: &mut Reader<R>, path: &Path, needed: &[&str]) -> Result<StringRecord> {
+pub(crate) fn header<R: Read>(
+    reader: &mut Reader<R>,
+    path: &Path,
+    needed: &[&str],
+) -> Result<StringRecord> {
     let header = reader.headers().map_err(|e| csv_error(e, path))?.clone();
     if let Some(missing) = needed
         .iter()
@@ -176,7 +183,7 @@ fn header<R: Read>(reader: &mut Reader<R>, path: &Path, needed: &[&str]) -> Resu
     Ok(header)
 }
 
-fn each_record<R: Read>(
+pub(crate) fn each_record<R: Read>(
     reader: &mut Reader<R>,
     path: &Path,
     mut each: impl FnMut(&StringRecord, u64) -> Result<()>,
@@ -192,7 +199,7 @@ fn each_record<R: Read>(
     Ok(())
 }
 
-fn number(cell: &str, path: &Path, line: u64, column: &str) -> Result<f64> {
+pub(crate) fn number(cell: &str, path: &Path, line: u64, column: &str) -> Result<f64> {
     if cell.is_empty() {
         return Ok(f64::NAN);
     }
@@ -200,7 +207,7 @@ fn number(cell: &str, path: &Path, line: u64, column: &str) -> Result<f64> {
         .map_err(|_| cell_error(path, line, column, format!("`{cell}` is not a number")))
 }
 
-fn count(cell: &str, path: &Path, line: u64, column: &str) -> Result<u64> {
+pub(crate) fn count(cell: &str, path: &Path, line: u64, column: &str) -> Result<u64> {
     cell.parse().map_err(|_| {
         cell_error(
             path,

@@ -163,6 +163,7 @@ fn bands_are_over_seeds_where_there_are_several() {
         seed,
         metrics: Metrics::default(),
         samples: Vec::new(),
+        evals: Vec::new(),
     };
     let labels = |runs: &[Run]| {
         let f = RewardFigure::of_runs("title", "kB", runs);

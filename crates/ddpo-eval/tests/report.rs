@@ -26,6 +26,7 @@ fn run(seed: u64) -> Run {
         samples: (0..3)
             .flat_map(|e| (0..4).map(move |i| row(e, i)))
             .collect(),
+        evals: Vec::new(),
     }
 }
 

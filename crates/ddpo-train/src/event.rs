@@ -1,7 +1,7 @@
 //! What a run tells those who watch it.
 
 use ddpo_reward::{Images, Prompt};
-use ddpo_sched::Sampler;
+use ddpo_sched::{LatentBatch, NoiseSource, Sampler, sample};
 
 use crate::{Conditioner, Decoder, Policy, Result};
 use std::path::Path;
@@ -43,6 +43,36 @@ pub struct Boundary<'a> {
     pub decoder: &'a dyn Decoder,
     /// Shape of one latent.
     pub latent_shape: &'a [i64],
+}
+
+impl Boundary<'_> {
+    /// Draws one batch of pictures with the policy as it is now.
+    ///
+    /// What a sample looks like depends on its prompt, its id and `noise`, not on the batch.
+    /// `progress` is told of every denoising step.
+    ///
+    /// # Errors
+    /// What conditioner, network, noise or decoder report.
+    pub fn draw(
+        &self,
+        prompts: &[Prompt],
+        sample_ids: &[u64],
+        noise: &dyn NoiseSource,
+        progress: &mut dyn FnMut(),
+    ) -> Result<Images> {
+        let cond = self.conditioner.embed(prompts)?;
+        let batch = LatentBatch {
+            shape: self.latent_shape,
+            cond: &cond,
+            sample_ids,
+            log_prob: None,
+        };
+        let latents = sample(self.policy, self.sampler, &batch, noise, &mut |_| {
+            progress();
+            Ok(())
+        })?;
+        self.decoder.decode(&latents)
+    }
 }
 
 /// Part of an epoch, for progress.

@@ -35,6 +35,8 @@ pub struct Plan {
     pub stands_in_for: Option<String>,
     /// Where prompts are drawn from.
     pub prompts: PromptSet,
+    /// What the policy is measured on.
+    pub eval: EvalPlan,
     /// Pictures drawn again through training.
     pub progress: ProgressPlan,
     /// What `reproduce` runs when the command line does not say.
@@ -50,6 +52,8 @@ pub struct RunPlan {
     pub epochs: u64,
     /// Of all randomness.
     pub seed: u64,
+    /// Threads of libtorch for one run on the CPU.
+    pub threads: usize,
     /// After this a checkpoint is written and the run ends as interrupted.
     pub max_time: Option<Duration>,
     /// A checkpoint every so many epochs, and at the end.
@@ -167,6 +171,17 @@ pub struct RlPlan {
     pub stats_min_count: usize,
 }
 
+/// `[eval]`.
+#[derive(Debug, Clone)]
+pub struct EvalPlan {
+    /// Prompt sets; none for no evaluation.
+    pub sets: Vec<PromptSet>,
+    /// Pictures of each set.
+    pub samples: usize,
+    /// Evaluated every so many epochs, and at the first and last.
+    pub every: u64,
+}
+
 /// `[progress]`.
 #[derive(Debug, Clone)]
 pub struct ProgressPlan {
@@ -217,6 +232,7 @@ impl Plan {
             reward: RewardPlan::read(r),
             stands_in_for: r.find("reward.stands_in_for", "the name of the paper's reward"),
             prompts: r.choice("prompts.set", &PromptSet::ALL.map(|set| (set.name(), set))),
+            eval: sections::eval(r),
             progress: sections::progress(r),
             reproduce: sections::reproduce(r),
             entries: Vec::new(),
@@ -227,6 +243,11 @@ impl Plan {
             entries: reader.finish()?,
             ..plan
         })
+    }
+
+    /// Sets libtorch's number of threads: of the calling thread, and of all that start later.
+    pub fn use_threads(&self) {
+        tch::set_num_threads(self.run.threads as i32);
     }
 
     /// What no single key shows; the arithmetic is in the message.

@@ -2,20 +2,23 @@
 
 use std::time::Duration;
 
+use ddpo_reward::prompts::PromptSet;
 use ddpo_sched::LogProb;
 use figment::value::Value;
 use tch::Device;
 
 use super::plan::{
-    Algorithm, ClaimRow, DTYPES, ModelPlan, PolicyPlan, ProgressPlan, ReproducePlan, RlPlan,
-    RunPlan, SamplerPlan, Train,
+    Algorithm, ClaimRow, DTYPES, EvalPlan, ModelPlan, PolicyPlan, ProgressPlan, ReproducePlan,
+    RlPlan, RunPlan, SamplerPlan, Train,
 };
 use super::reader::Reader;
+use crate::suggest::nearest;
 
 pub(super) fn run(r: &mut Reader) -> RunPlan {
     RunPlan {
         epochs: r.count("run.epochs", 1..=1_000_000),
         seed: r.count("run.seed", 0..=i64::MAX as u64),
+        threads: r.count("run.threads", 1..=1024) as usize,
         max_time: max_time(r),
         checkpoint_every: r.count("run.checkpoint_every", 1..=1_000_000),
         keep_checkpoints: r.count("run.keep_checkpoints", 1..=1_000_000) as usize,
@@ -129,6 +132,32 @@ pub(super) fn rl(r: &mut Reader) -> RlPlan {
         max_skipped: r.count("rl.max_skipped", 1..=1000) as u32,
         stats_buffer_size: r.count("rl.stats.buffer_size", 1..=1_000_000) as usize,
         stats_min_count: r.count("rl.stats.min_count", 1..=1_000_000) as usize,
+    }
+}
+
+pub(super) fn eval(r: &mut Reader) -> EvalPlan {
+    let key = "eval.sets";
+    let names: Vec<String> = r.get(key, "a list of prompt sets");
+    let sets = names.iter().filter_map(|name| {
+        let set = PromptSet::by_name(name);
+        if set.is_none() {
+            let known = PromptSet::ALL.map(PromptSet::name);
+            let hint = match nearest(name, known) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("expected some of {}", known.join(", ")),
+            };
+            r.problem(
+                key,
+                format!("has \"{name}\", which is no prompt set: {hint}"),
+            );
+        }
+        set
+    });
+    let sets = sets.collect();
+    EvalPlan {
+        sets,
+        samples: r.count("eval.samples", 2..=1_000_000) as usize,
+        every: r.count("eval.every", 1..=1_000_000),
     }
 }
 

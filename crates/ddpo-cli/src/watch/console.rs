@@ -3,11 +3,14 @@
 use std::time::{Duration, Instant};
 
 use ddpo_train::{Event, Observer, Phase, Report, Result};
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar};
+
+use super::Screen;
 
 /// A bar on a terminal, lines anywhere.
 #[derive(Debug)]
 pub struct Console {
+    screen: Screen,
     bar: ProgressBar,
     title: String,
     n_epochs: u64,
@@ -19,13 +22,11 @@ pub struct Console {
 
 impl Console {
     /// Of a run called `title`.
-    pub fn new(title: String, n_epochs: u64) -> Self {
-        let bar = ProgressBar::new(1);
-        let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    pub fn new(screen: &Screen, title: String, n_epochs: u64) -> Self {
         let now = Instant::now();
         Self {
-            bar,
+            screen: screen.clone(),
+            bar: screen.bar(),
             title,
             n_epochs,
             begin: now,
@@ -34,8 +35,13 @@ impl Console {
         }
     }
 
+    /// The bar, for work that is not told of in events.
+    pub fn bar(&self) -> ProgressBar {
+        self.bar.clone()
+    }
+
     fn line(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{}: {text}", self.title));
+        self.screen.line(&format!("{}: {text}", self.title));
     }
 
     /// Time to the end at the mean pace of this process's epochs.
@@ -64,6 +70,7 @@ impl Console {
 
     fn epoch_done(&mut self, epoch: u64, report: &Report) {
         self.epochs_here += 1;
+        self.screen.epochs_done(1);
         let seconds = self.epoch_begin.elapsed().as_secs_f64();
         let rate = report.reward_queries as f64 / seconds;
         let mut text = format!("epoch {}/{}", epoch + 1, self.n_epochs);
@@ -100,6 +107,7 @@ impl Observer for Console {
             )),
             Event::EpochDone { epoch, report, .. } => self.epoch_done(epoch, report),
             Event::Resumed { epochs_done, .. } => {
+                self.screen.epochs_done(epochs_done);
                 self.line(&format!("goes on after epoch {epochs_done}"));
             }
             _ => {}

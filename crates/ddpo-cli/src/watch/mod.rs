@@ -1,11 +1,15 @@
 //! Those who watch a run: tables, pictures, the terminal, event files.
 
 mod console;
+mod evaluation;
 mod pictures;
+mod screen;
 mod tables;
 mod tensorboard;
 
 pub use console::Console;
+pub use evaluation::Evaluation;
 pub use pictures::{Pictures, read_sheet};
+pub use screen::Screen;
 pub use tables::Tables;
 pub use tensorboard::TensorBoard;

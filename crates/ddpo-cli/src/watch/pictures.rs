@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use ddpo_eval::pictures::ProgressSheet;
 use ddpo_reward::{Images, Prompt};
-use ddpo_sched::{KeyedNoise, LatentBatch, Seeds, Stream, sample};
+use ddpo_sched::{KeyedNoise, Seeds, Stream};
 use ddpo_train::{Boundary, Error, Event, Observer};
 use image::RgbImage;
 
@@ -36,22 +36,8 @@ impl Pictures {
         let prompts: Vec<Prompt> =
             ddpo_reward::prompts::numbered(self.plan.prompts.iter().cloned());
         let sample_ids: Vec<u64> = prompts.iter().map(|prompt| prompt.id).collect();
-        let cond = boundary.conditioner.embed(&prompts)?;
-        let batch = LatentBatch {
-            shape: boundary.latent_shape,
-            cond: &cond,
-            sample_ids: &sample_ids,
-            log_prob: None,
-        };
         let noise = KeyedNoise::of_stream(self.seeds, Stream::Evaluation, 0);
-        let latents = sample(
-            boundary.policy,
-            boundary.sampler,
-            &batch,
-            &noise,
-            &mut |_| Ok(()),
-        )?;
-        let images = boundary.decoder.decode(&latents)?;
+        let images = boundary.draw(&prompts, &sample_ids, &noise, &mut || {})?;
         fs::create_dir_all(&self.folder)?;
         let path = self
             .folder

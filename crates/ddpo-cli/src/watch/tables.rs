@@ -92,7 +92,11 @@ fn metric_cells(epoch: u64, queries: u64, report: &Report) -> (Vec<&str>, Vec<St
 }
 
 /// Adds rows, all in one write; a header first where there is no file.
-fn append(path: &Path, columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
+pub(super) fn append(
+    path: &Path,
+    columns: &[&str],
+    rows: impl Iterator<Item = Vec<String>>,
+) -> Result<()> {
     let is_new = !path.exists();
     let mut writer = csv::Writer::from_writer(Vec::new());
     if is_new {
@@ -114,7 +118,7 @@ fn append(path: &Path, columns: &[&str], rows: impl Iterator<Item = Vec<String>>
 }
 
 /// Takes out the rows of `epoch` and later ones, and a last row that was written half.
-fn cut(path: &Path, epoch: u64) -> Result<()> {
+pub(super) fn cut(path: &Path, epoch: u64) -> Result<()> {
     let Ok(file) = fs::File::open(path) else {
         return Ok(());
     };

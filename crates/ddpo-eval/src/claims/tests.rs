@@ -1,4 +1,5 @@
 use super::*;
+use crate::evals::EvalRow;
 use crate::runs::{Metrics, SampleRow};
 
 fn run(algorithm: &str, seed: u64, epochs: &[&[f64]]) -> Run {
@@ -16,6 +17,7 @@ fn run(algorithm: &str, seed: u64, epochs: &[&[f64]]) -> Run {
         seed,
         metrics: Metrics::default(),
         samples: samples.collect(),
+        evals: Vec::new(),
     }
 }
 
@@ -132,9 +134,9 @@ fn claims_json_survives_a_round_trip_and_refuses_what_it_does_not_know() {
     std::fs::write(&path, file.to_json()).unwrap();
     assert_eq!(ClaimsFile::read(&path).unwrap(), file);
 
-    std::fs::write(&path, file.to_json().replacen(": 1,", ": 2,", 1)).unwrap();
+    std::fs::write(&path, file.to_json().replacen(": 2,", ": 1,", 1)).unwrap();
     let error = ClaimsFile::read(&path).unwrap_err().to_string();
-    assert!(error.ends_with("version: expected 1, got 2"), "{error}");
+    assert!(error.ends_with("version: expected 2, got 1"), "{error}");
     std::fs::write(&path, "{}").unwrap();
     assert!(ClaimsFile::read(&path).is_err());
     assert!(ClaimsFile::read(&dir.path().join("none.json")).is_err());
@@ -152,5 +154,94 @@ fn a_claim_in_a_configuration_is_checked_key_by_key() {
     assert!(
         error.to_string().contains("expected `reward/mean`"),
         "{error}"
+    );
+}
+
+/// Rows of one set: `rewards[evaluation][sample]`, evaluated every 64 reward queries.
+fn evaluated(algorithm: &str, rewards: &[&[f64]]) -> Run {
+    let rows = (0..).zip(rewards).flat_map(|(epoch, rewards)| {
+        (0..)
+            .zip(*rewards)
+            .map(move |(sample_id, &reward)| EvalRow {
+                epoch,
+                reward_queries: 64 * epoch,
+                set: "animals".to_owned(),
+                sample_id,
+                prompt: "cat".to_owned(),
+                reward,
+            })
+    });
+    Run {
+        evals: rows.collect(),
+        ..run(algorithm, 3, &[])
+    }
+}
+
+fn on_animals(mut claim: Claim) -> Claim {
+    match &mut claim {
+        Claim::Rises { metric, .. } | Claim::Exceeds { metric, .. } => {
+            *metric = Metric::Eval("animals".to_owned());
+        }
+    }
+    claim
+}
+
+/// By hand: differences 1, 2, 3 have mean 2, std 1, standard error 1/√3; unpaired it would be 0.08 of the spread.
+#[test]
+fn evaluations_are_compared_picture_by_picture() {
+    let r = evaluated(
+        "ddpo-is",
+        &[&[0.0, 50.0, 100.0], &[9.0, 9.0, 9.0], &[1.0, 52.0, 103.0]],
+    );
+    let v = on_animals(rises(3.0))
+        .check(std::slice::from_ref(&r))
+        .remove(0);
+    let c = v.comparison.as_ref().unwrap();
+    assert!(c.paired && v.met);
+    assert!((c.difference - 2.0).abs() < 1e-12);
+    assert!((c.standard_error - 1.0 / 3.0_f64.sqrt()).abs() < 1e-12);
+    assert_eq!(
+        v.numbers(),
+        "50.00 ± 28.87 → 52.00 ± 29.44, paired +2.000 ± 0.577, 3.5 standard errors"
+    );
+    assert!(!on_animals(rises(3.6)).check(&[r])[0].met);
+}
+
+#[test]
+fn algorithms_are_compared_after_the_same_number_of_reward_queries() {
+    let long = evaluated("ddpo-is", &[&[0.0, 1.0], &[2.0, 3.1], &[0.0, 0.0]]);
+    let short = evaluated("ddpo-sf", &[&[0.0, 1.0], &[1.0, 2.0]]);
+    let v = on_animals(exceeds(3.0)).check(&[long, short]).remove(0);
+    assert!((v.comparison.unwrap().difference - 1.05).abs() < 1e-12);
+}
+
+#[test]
+fn what_cannot_be_paired_is_not_met_and_says_why() {
+    let note = |run: Run, claim: Claim| on_animals(claim).check(&[run])[0].note.clone().unwrap();
+    assert_eq!(
+        note(evaluated("ddpo-is", &[&[0.0, 1.0]]), rises(3.0)),
+        "two evaluations of `animals` are needed, the run has 1"
+    );
+    let mut other = evaluated("ddpo-is", &[&[0.0, 1.0], &[0.0, 1.0]]);
+    other
+        .evals
+        .iter_mut()
+        .for_each(|row| row.set = "objects".to_owned());
+    assert_eq!(
+        note(other, rises(3.0)),
+        "two evaluations of `animals` are needed, the run evaluated objects"
+    );
+    let one = evaluated("ddpo-is", &[&[0.0], &[1.0]]);
+    assert!(
+        note(one, rises(3.0)).contains("at least 2"),
+        "one pair has no spread"
+    );
+    let only_start = |name| evaluated(name, &[&[0.0, 1.0]]);
+    let v = on_animals(exceeds(3.0)).check(&[only_start("ddpo-is"), only_start("ddpo-sf")]);
+    assert!(
+        v[0].note
+            .as_ref()
+            .unwrap()
+            .contains("the same number of reward queries")
     );
 }

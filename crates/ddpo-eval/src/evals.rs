@@ -1,0 +1,192 @@
+//! Evaluation on fixed prompts from fixed noise: one row a picture in `eval.csv`.
+//!
+//! A sample of a set has the same prompt and the same noise at every evaluation of a seed, before training and
+//! after, whatever the algorithm. Two evaluations are therefore compared picture by picture, which takes out
+//! what prompts and noise contribute to the spread.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::Result;
+use crate::runs::{count, each_record, header, number, open, reader};
+
+/// Columns of `eval.csv`, in this order.
+pub const EVAL_COLUMNS: [&str; 6] = [
+    "epoch",
+    "reward_queries",
+    "set",
+    "sample_id",
+    "prompt",
+    "reward",
+];
+
+/// One picture drawn for evaluation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvalRow {
+    /// Epochs that the policy had been trained for; 0 is the policy as it began.
+    pub epoch: u64,
+    /// Reward queries that training had made; those of evaluations do not count.
+    pub reward_queries: u64,
+    /// Name of the prompt set, such as `animals`.
+    pub set: String,
+    /// Number of the sample within the set: decides its prompt and its noise.
+    pub sample_id: u64,
+    /// The text that the model was given.
+    pub prompt: String,
+    /// Its score, in the reward's unit; NaN where there was none.
+    pub reward: f64,
+}
+
+/// Reads `eval.csv`.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io), or [`Error::Csv`](crate::Error::Csv) if one of [`EVAL_COLUMNS`] is missing,
+/// a row is short or long, or a number is none.
+pub fn read(path: &Path) -> Result<Vec<EvalRow>> {
+    parse(open(path)?, path)
+}
+
+/// As [`read`], from anything; `path` is only for messages.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(from: impl std::io::Read, path: &Path) -> Result<Vec<EvalRow>> {
+    let mut reader = reader(from);
+    let header = header(&mut reader, path, &EVAL_COLUMNS)?;
+    let places = EVAL_COLUMNS.map(|name| {
+        header
+            .iter()
+            .position(|c| c == name)
+            .expect("header() checked that the column is there")
+    });
+    let mut rows = Vec::new();
+    each_record(&mut reader, path, |record, line| {
+        let [epoch, queries, set, sample_id, prompt, reward] = places.map(|at| &record[at]);
+        rows.push(EvalRow {
+            epoch: count(epoch, path, line, "epoch")?,
+            reward_queries: count(queries, path, line, "reward_queries")?,
+            set: set.to_owned(),
+            sample_id: count(sample_id, path, line, "sample_id")?,
+            prompt: prompt.to_owned(),
+            reward: number(reward, path, line, "reward")?,
+        });
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+/// One evaluation of one set: rewards by sample id.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation<'a> {
+    /// Epochs that the policy had been trained for.
+    pub epoch: u64,
+    /// Reward queries that training had made.
+    pub reward_queries: u64,
+    /// The rows, by sample id.
+    pub rows: BTreeMap<u64, &'a EvalRow>,
+}
+
+/// All evaluations of a set, the earliest first.
+pub fn evaluations<'a>(rows: &'a [EvalRow], set: &str) -> Vec<Evaluation<'a>> {
+    let mut by_epoch = BTreeMap::<u64, Evaluation<'a>>::new();
+    for row in rows.iter().filter(|row| row.set == set) {
+        let evaluation = by_epoch.entry(row.epoch).or_insert_with(|| Evaluation {
+            epoch: row.epoch,
+            reward_queries: row.reward_queries,
+            rows: BTreeMap::new(),
+        });
+        evaluation.rows.insert(row.sample_id, row);
+    }
+    by_epoch.into_values().collect()
+}
+
+/// Names of the sets that were evaluated, in the order in which they first appear.
+pub fn sets(rows: &[EvalRow]) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for row in rows {
+        if !names.contains(&row.set.as_str()) {
+            names.push(&row.set);
+        }
+    }
+    names
+}
+
+/// Rewards of the same samples in two evaluations, side by side.
+///
+/// # Errors
+/// A reason in words, if the two did not draw the same samples or a reward is no number.
+pub fn paired(
+    first: &Evaluation<'_>,
+    second: &Evaluation<'_>,
+) -> Result<(Vec<f64>, Vec<f64>), String> {
+    if !first.rows.keys().eq(second.rows.keys()) {
+        return Err(format!(
+            "the evaluations have {} and {} samples that are not the same",
+            first.rows.len(),
+            second.rows.len()
+        ));
+    }
+    let mut rewards = (Vec::new(), Vec::new());
+    for (a, b) in first.rows.values().zip(second.rows.values()) {
+        if a.prompt != b.prompt {
+            return Err(format!(
+                "sample {} was asked for `{}` and for `{}`",
+                a.sample_id, a.prompt, b.prompt
+            ));
+        }
+        if !(a.reward.is_finite() && b.reward.is_finite()) {
+            return Err(format!("a reward of sample {} is no number", a.sample_id));
+        }
+        rewards.0.push(a.reward);
+        rewards.1.push(b.reward);
+    }
+    Ok(rewards)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "epoch,reward_queries,set,sample_id,prompt,reward\n\
+        0,0,animals,0,cat,1\n0,0,animals,1,dog,2\n0,0,objects,0,chair,5\n\
+        6,384,animals,1,dog,4\n6,384,animals,0,cat,3.5\n";
+
+    fn rows(text: &str) -> Result<Vec<EvalRow>> {
+        parse(text.as_bytes(), Path::new("eval.csv"))
+    }
+
+    #[test]
+    fn evaluations_are_paired_by_sample_whatever_the_order_of_rows() {
+        let rows = rows(TABLE).unwrap();
+        assert_eq!(sets(&rows), ["animals", "objects"]);
+        let animals = evaluations(&rows, "animals");
+        let at: Vec<_> = animals
+            .iter()
+            .map(|e| (e.epoch, e.reward_queries))
+            .collect();
+        assert_eq!(at, [(0, 0), (6, 384)]);
+        let (before, after) = paired(&animals[0], &animals[1]).unwrap();
+        assert_eq!((before, after), (vec![1.0, 2.0], vec![3.5, 4.0]));
+    }
+
+    #[test]
+    fn other_samples_prompts_or_no_numbers_are_not_paired() {
+        let message = |line: &str| {
+            let rows = rows(&format!("{TABLE}{line}")).unwrap();
+            let all = evaluations(&rows, "animals");
+            paired(&all[0], all.last().unwrap()).unwrap_err()
+        };
+        assert!(message("6,384,animals,2,fox,1\n").contains("not the same"));
+        assert!(message("6,384,animals,1,fox,1\n").contains("`dog` and for `fox`"));
+        assert!(message("6,384,animals,1,dog,\n").contains("sample 1 is no number"));
+    }
+
+    #[test]
+    fn a_damaged_table_names_line_and_column() {
+        let error = rows("epoch,reward_queries,set,sample_id,prompt,reward\n0,x,a,0,cat,1\n");
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "eval.csv: line 2, column `reward_queries`: `x` is not a whole number"
+        );
+    }
+}
