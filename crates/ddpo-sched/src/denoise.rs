@@ -142,6 +142,29 @@ pub fn sample(
     noise: &dyn NoiseSource,
     observe: &mut dyn FnMut(StepRecord<'_>) -> Result<()>,
 ) -> Result<Tensor> {
+    sample_repeating(net, sampler, batch, noise, 1, observe)
+}
+
+/// [`sample`], with every step taken `repeats` times (self-recurrence: Bansal et al. 2023, algorithm 1): after each
+/// time but the last, noise leads back to where the step began,
+/// `x_t = √(ᾱ / ᾱ_prev) x_prev + √(1 − ᾱ / ᾱ_prev) z`.
+///
+/// The last time draws [`Draw::Step`] as `sample` does, earlier ones [`Draw::Repeat`], the way back
+/// [`Draw::Renoise`]. `observe` sees the last time of each step.
+///
+/// # Shapes
+/// As [`sample`].
+///
+/// # Errors
+/// As [`sample`].
+pub fn sample_repeating(
+    net: &dyn Denoiser,
+    sampler: &dyn Sampler,
+    batch: &LatentBatch<'_>,
+    noise: &dyn NoiseSource,
+    repeats: usize,
+    observe: &mut dyn FnMut(StepRecord<'_>) -> Result<()>,
+) -> Result<Tensor> {
     if batch.log_prob.is_some() {
         sampler.require_stochastic()?;
     }
@@ -161,13 +184,20 @@ pub fn sample(
     for (step, coeffs) in sampler.steps().iter().enumerate() {
         let at = vec![step; n];
         let t = sampler.timesteps(&at)?.to_device(device);
-        let eps = net.predict(DenoiseInput {
-            x_t: &x_t,
-            t: &t,
-            cond: batch.cond,
-        })?;
-        let next = sampler.transition(&at, &x_t, &eps)?;
-        let z = noise.normal(batch.sample_ids, Draw::Step(step), batch.shape)?;
+        let draw = |draw| noise.normal(batch.sample_ids, draw, batch.shape);
+        let next = |x_t: &Tensor| {
+            let cond = batch.cond;
+            let eps = net.predict(DenoiseInput { x_t, t: &t, cond })?;
+            sampler.transition(&at, x_t, &eps)
+        };
+        for repeat in 0..repeats.saturating_sub(1) {
+            let z = draw(Draw::Repeat { step, repeat })?;
+            let x_prev = next(&x_t)?.at(&z)?;
+            let z = draw(Draw::Renoise { step, repeat })?;
+            x_t = coeffs.renoised(&x_prev, &z);
+        }
+        let next = next(&x_t)?;
+        let z = draw(Draw::Step(step))?;
         let x_prev = next.at(&z)?;
         let log_prob = match batch.log_prob {
             Some(reduce) => Some(next.log_prob(&x_prev, reduce)?),
@@ -185,6 +215,15 @@ pub fn sample(
         x_t = x_prev;
     }
     Ok(x_t)
+}
+
+impl StepCoeffs {
+    /// A latent after this step with the noise put back that the step took out.
+    fn renoised(&self, x_prev: &Tensor, z: &Tensor) -> Tensor {
+        let kept = self.sqrt_abar / self.sqrt_abar_prev;
+        let added = (1.0 - kept * kept).max(0.0).sqrt();
+        x_prev * kept + z.to_device(x_prev.device()) * added
+    }
 }
 
 fn lookup(steps: &[StepCoeffs], at: &[usize]) -> Result<Vec<StepCoeffs>> {

@@ -69,17 +69,54 @@ impl Gaussian {
             .iter()
             .map(|std| std.ln() + 0.5 * std::f64::consts::TAU.ln())
             .collect();
-        let constants = Tensor::from_slice(&constants)
+        Ok(self.reduced(squares * -0.5, &constants, -1.0, reduce))
+    }
+
+    /// Kullback-Leibler divergence from `other` to this step, one value a sample: `KL(self ‖ other)`.
+    ///
+    /// A dimension: `ln(σ' / σ) + (σ² + (μ − μ')²) / (2 σ'²) − ½`, which is `(μ − μ')² / (2 σ²)` where the
+    /// deviations are equal; reduced over all dimensions but the first as a log-probability is. A gradient flows
+    /// into this step's mean and none into `other`.
+    ///
+    /// # Shapes
+    /// - returns: `[batch]`, f32
+    ///
+    /// # Errors
+    /// [`Error::NoDensity`] if a `std` is zero, [`Error::Shape`].
+    pub fn kl(&self, other: &Self, reduce: LogProb) -> Result<Tensor> {
+        check(&other.mean, "mean of the other step", &self.mean.size())?;
+        for std in [&self.std, &other.std] {
+            if let Some(sample) = std.iter().position(|&std| std <= 0.0) {
+                return Err(Error::NoDensity { sample });
+            }
+        }
+        let z = (&self.mean - other.mean.detach()) / per_sample(&other.std, &self.mean);
+        let squares = z.square().flatten(1, -1).mean_dim(1, false, Kind::Float);
+        let constants: Vec<f64> = self
+            .std
+            .iter()
+            .zip(&other.std)
+            .map(|(std, of_other)| {
+                let ratio = std / of_other;
+                (ratio * ratio - 1.0) / 2.0 - ratio.ln()
+            })
+            .collect();
+        Ok(self.reduced(squares * 0.5, &constants, 1.0, reduce))
+    }
+
+    /// Means over dimensions, `[batch]`, plus `sign` times a constant each, as `reduce` asks for.
+    fn reduced(&self, means: Tensor, constants: &[f64], sign: f64, reduce: LogProb) -> Tensor {
+        let constants = Tensor::from_slice(constants)
             .to_kind(Kind::Float)
             .to_device(self.mean.device());
-        let mean = squares * -0.5 - constants;
-        Ok(match reduce {
+        let mean = means + constants * sign;
+        match reduce {
             LogProb::Mean => mean,
             LogProb::Sum => {
                 let n: i64 = self.mean.size()[1..].iter().product();
                 mean * n as f64
             }
-        })
+        }
     }
 }
 

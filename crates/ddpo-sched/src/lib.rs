@@ -13,6 +13,8 @@ mod gaussian;
 mod guided;
 #[cfg(feature = "tch")]
 mod noise;
+#[cfg(feature = "tch")]
+mod universal;
 
 pub use ddim::{Ddim, StepCoeffs};
 pub use error::{Error, Result};
@@ -20,10 +22,14 @@ pub use schedule::{BetaSchedule, NoiseSchedule, Prediction, ScheduleConfig, Spac
 pub use seeds::{Draws, Key, Seeds, Stream};
 
 #[cfg(feature = "tch")]
-pub use denoise::{DenoiseInput, Denoiser, LatentBatch, Sampler, StepRecord, sample};
+pub use denoise::{
+    DenoiseInput, Denoiser, LatentBatch, Sampler, StepRecord, sample, sample_repeating,
+};
 #[cfg(feature = "tch")]
 pub use gaussian::{Gaussian, LogProb};
 #[cfg(feature = "tch")]
 pub use guided::Guided;
 #[cfg(feature = "tch")]
 pub use noise::{Draw, FixedNoise, KeyedNoise, NoiseSource};
+#[cfg(feature = "tch")]
+pub use universal::{Objective, Universal};

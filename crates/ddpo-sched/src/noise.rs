@@ -11,6 +11,34 @@ pub enum Draw {
     Initial,
     /// The denoising step at this position, noisiest first.
     Step(usize),
+    /// An earlier time that a step is taken which is taken several times; [`Step`](Draw::Step) is the last.
+    Repeat {
+        /// Position of the step, noisiest first.
+        step: usize,
+        /// Which time, from 0.
+        repeat: usize,
+    },
+    /// Back from such a step to the noise before it.
+    Renoise {
+        /// Position of the step, noisiest first.
+        step: usize,
+        /// After which time, from 0.
+        repeat: usize,
+    },
+}
+
+impl Draw {
+    /// The ChaCha nonce: 0 for the initial latent, 1 + step for a denoising step; repetitions count in the upper
+    /// half, whose highest bit tells steps from the way back.
+    fn nonce(self) -> u64 {
+        let repeated = |step: usize, repeat: usize| ((1 + repeat as u64) << 32) | (1 + step as u64);
+        match self {
+            Self::Initial => 0,
+            Self::Step(step) => 1 + step as u64,
+            Self::Repeat { step, repeat } => repeated(step, repeat),
+            Self::Renoise { step, repeat } => (1 << 63) | repeated(step, repeat),
+        }
+    }
 }
 
 /// Where standard normal noise comes from.
@@ -28,7 +56,7 @@ pub trait NoiseSource: Send {
 
 /// Noise keyed by (seed, stream, epoch, sample id, draw); see [`Seeds`] for the derivation.
 ///
-/// The ChaCha nonce is 0 for the initial latent and 1 + step for a denoising step.
+/// The draw is the ChaCha nonce.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyedNoise {
     seeds: Seeds,
@@ -54,16 +82,12 @@ impl KeyedNoise {
 
 impl NoiseSource for KeyedNoise {
     fn normal(&self, sample_ids: &[u64], draw: Draw, shape: &[i64]) -> Result<Tensor> {
-        let nonce = match draw {
-            Draw::Initial => 0,
-            Draw::Step(step) => 1 + step as u64,
-        };
         let len = shape.iter().product::<i64>() as usize;
         let mut values = vec![0.0_f32; len * sample_ids.len()];
         for (row, &id) in values.chunks_exact_mut(len.max(1)).zip(sample_ids) {
             self.seeds
                 .derive(self.stream, self.epoch, id)
-                .sub(nonce)
+                .sub(draw.nonce())
                 .fill_normal(row);
         }
         Ok(Tensor::from_slice(&values).view(batch_shape(sample_ids, shape).as_slice()))
