@@ -28,6 +28,9 @@ pub struct DdpoConfig {
     pub max_grad_norm: f64,
     /// Mean over dimensions in both codebases; the paper's formula is a sum.
     pub log_prob: LogProb,
+    /// Weight of the divergence from the policy before training, `KL(p_θ ‖ p_pre)` of each step, in the loss:
+    /// DPOK's regulariser (Fan et al. 2023). 0 is DDPO, which has none.
+    pub kl_weight: f64,
     /// Largest |ratio − 1| before the first update of a run: a tenth of the clip range. `None` only reports
     /// it, for training that is not meant to replay what was sampled (such as without guidance).
     pub ratio_bound: Option<f64>,
@@ -51,6 +54,7 @@ impl DdpoConfig {
             advantage_clip: 10.0,
             max_grad_norm: 1.0,
             log_prob: LogProb::Mean,
+            kl_weight: 0.0,
             ratio_bound: Some(1e-5),
             max_skipped: 3,
         }
@@ -128,6 +132,10 @@ impl DdpoConfig {
             if !(value > 0.0 && value.is_finite()) {
                 return Err(Error::config(key, value, "must be positive"));
             }
+        }
+        if !(self.kl_weight >= 0.0 && self.kl_weight.is_finite()) {
+            let expected = "must not be negative";
+            return Err(Error::config("kl_weight", self.kl_weight, expected));
         }
         match self.baseline {
             Baseline::PerPrompt {

@@ -15,7 +15,7 @@ pub use batch::Batch;
 pub use config::DdpoConfig;
 pub use ddpo::Ddpo;
 pub use objective::{Estimator, Surrogate};
-pub use replay::{Replayed, replay_update};
+pub use replay::{Replayed, replay_update, replay_update_near};
 pub use rollout::Rollout;
 
 pub use ddpo_train::{Error, Result};

@@ -4,7 +4,7 @@ use ddpo_train::{Collective, GradNorm, Persist, Report, Result, StateReader, Sta
 
 /// Sums over pairs of sample and step, and over updates.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Meter(Sums<8>);
+pub(crate) struct Meter(Sums<9>);
 
 // Places of the sums.
 const N: usize = 0;
@@ -15,6 +15,7 @@ const LOSS: usize = 4;
 const N_UPDATES: usize = 5;
 const GRAD_NORM: usize = 6;
 const N_SKIPPED: usize = 7;
+const KL: usize = 8;
 
 impl Meter {
     /// One pair of sample and step.
@@ -25,6 +26,11 @@ impl Meter {
         sums[RATIO] += ratio;
         sums[SQUARED_LOG_RATIO] += log_ratio * log_ratio;
         sums[CLIPPED] += f64::from(u8::from(clipped));
+    }
+
+    /// The divergence from the policy before training of one such pair.
+    pub(crate) fn add_kl(&mut self, kl: f64) {
+        self.0.0[KL] += kl;
     }
 
     /// One step of the optimiser.
@@ -52,10 +58,14 @@ impl Meter {
         self.0.all_reduce(collective, device)
     }
 
-    /// Means over the pairs and updates; not a number where there was none.
-    pub(crate) fn report(&self, out: &mut Report) {
+    /// Means over the pairs and updates; not a number where there was none. The divergence from the policy
+    /// before training is among them if it was measured.
+    pub(crate) fn report(&self, with_kl: bool, out: &mut Report) {
         let Sums(sums) = &self.0;
         let mean = |of: usize| sums[of] / sums[N];
+        if with_kl {
+            out.push("policy/kl_pretrained", mean(KL));
+        }
         out.push("policy/ratio_mean", mean(RATIO));
         out.push("policy/clip_fraction", mean(CLIPPED));
         out.push("policy/approx_kl", 0.5 * mean(SQUARED_LOG_RATIO));

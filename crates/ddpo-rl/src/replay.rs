@@ -1,16 +1,18 @@
 //! The gradient of a rollout: each pair of sample and step is asked again, now with gradients.
 
-use ddpo_sched::Sampler;
+use ddpo_sched::{Denoiser, Gaussian, Sampler};
 use ddpo_train::{Error, Optimizer, Policy, Report, Result};
 use tch::{Device, Kind, Tensor};
 
 use crate::meter::Meter;
-use crate::rollout::Item;
+use crate::rollout::{Gathered, Item};
 use crate::{DdpoConfig, Rollout};
 
 /// Everything that the gradient of a minibatch is made of.
 pub(crate) struct Replay<'a> {
     pub(crate) policy: &'a dyn Policy,
+    /// The policy before training; asked only if the configuration weighs the divergence from it.
+    pub(crate) reference: Option<&'a dyn Denoiser>,
     pub(crate) sampler: &'a dyn Sampler,
     pub(crate) rollout: &'a Rollout,
     /// One a row, clipped.
@@ -59,17 +61,25 @@ impl Replay<'_> {
         let advantages = Tensor::from_slice(&advantages).to_device(device);
         let old = pairs.log_probs.to_device(device);
         let (estimator, reduce) = (self.config.estimator, self.config.log_prob);
+        let before = self.before(&pairs)?;
         let mut seen = None;
         self.policy.accumulate(pairs.input(), &mut |eps| {
-            let log_prob = pairs.log_prob(self.sampler, eps, reduce)?;
+            let step = pairs.steps(self.sampler, eps)?;
+            let log_prob = step.log_prob(&pairs.x_prev, reduce)?;
             let surrogate = estimator.surrogate(&log_prob, &old, &advantages);
-            let rows = [
-                surrogate.loss.detach(),
-                surrogate.ratio,
-                log_prob.detach() - &old,
-            ];
+            let log_ratio = log_prob.detach() - &old;
+            let mut rows = vec![surrogate.ratio, log_ratio];
+            let loss = match &before {
+                None => surrogate.loss,
+                Some(before) => {
+                    let kl = step.kl(before, reduce)?;
+                    rows.push(kl.detach());
+                    surrogate.loss + kl * self.config.kl_weight
+                }
+            };
+            rows.insert(0, loss.detach());
             seen = Some(Tensor::stack(&rows, 0));
-            Ok(surrogate.loss.sum(Kind::Float) / n_total as f64)
+            Ok(loss.sum(Kind::Float) / n_total as f64)
         })?;
         let Some(seen) = seen else {
             return Err(Error::model("the policy did not ask for its loss"));
@@ -77,12 +87,26 @@ impl Replay<'_> {
         self.note(items, &seen, found)
     }
 
-    /// Takes losses, ratios and log-ratios, `[3, items]`, into account.
+    /// The steps of the policy before training, if the divergence from it is part of the loss.
+    fn before(&self, pairs: &Gathered) -> Result<Option<Gaussian>> {
+        if self.config.kl_weight == 0.0 {
+            return Ok(None);
+        }
+        let Some(reference) = self.reference else {
+            let expected = "needs the policy before training to compare with, and there is none";
+            return Err(Error::config("kl_weight", self.config.kl_weight, expected));
+        };
+        let eps = tch::no_grad(|| reference.predict(pairs.input()))?;
+        Ok(Some(pairs.steps(self.sampler, &eps)?))
+    }
+
+    /// Takes losses, ratios, log-ratios and, where measured, divergences, `[3 or 4, items]`, into account.
     fn note(&self, items: &[Item], seen: &Tensor, found: &mut Found) -> Result<()> {
         let seen = seen.to_device(Device::Cpu).to_kind(Kind::Double);
         let seen = Vec::<f64>::try_from(&seen.flatten(0, -1)).map_err(Error::model)?;
         let (losses, rest) = seen.split_at(items.len());
-        let (ratios, log_ratios) = rest.split_at(items.len());
+        let (ratios, rest) = rest.split_at(items.len());
+        let (log_ratios, divergences) = rest.split_at(items.len());
         for (i, item) in items.iter().enumerate() {
             let (loss, ratio) = (losses[i], ratios[i]);
             if !(loss.is_finite() && ratio.is_finite()) {
@@ -97,6 +121,7 @@ impl Replay<'_> {
             let deviation = &mut found.deviation[item.step];
             *deviation = deviation.max((ratio - 1.0).abs());
         }
+        divergences.iter().for_each(|&kl| found.meter.add_kl(kl));
         Ok(())
     }
 }
@@ -132,6 +157,24 @@ pub fn replay_update(
     advantages: &[f32],
     config: &DdpoConfig,
 ) -> Result<Replayed> {
+    replay_update_near(
+        policy, None, optimizer, sampler, rollout, advantages, config,
+    )
+}
+
+/// [`replay_update`] with the policy before training, from which `kl_weight` measures the divergence.
+///
+/// # Errors
+/// As [`replay_update`].
+pub fn replay_update_near(
+    policy: &dyn Policy,
+    reference: Option<&dyn Denoiser>,
+    optimizer: &mut dyn Optimizer,
+    sampler: &dyn Sampler,
+    rollout: &Rollout,
+    advantages: &[f32],
+    config: &DdpoConfig,
+) -> Result<Replayed> {
     sampler.require_stochastic()?;
     let (n, n_steps) = (rollout.n_samples(), rollout.n_steps());
     if advantages.len() != n {
@@ -148,6 +191,7 @@ pub fn replay_update(
         .collect();
     let replay = Replay {
         policy,
+        reference,
         sampler,
         rollout,
         advantages: &advantages,
@@ -172,7 +216,7 @@ pub fn replay_update(
     let norm = optimizer.step(params, config.max_grad_norm)?;
     found.meter.add_update(&norm);
     let mut report = Report::default();
-    found.meter.report(&mut report);
+    found.meter.report(config.kl_weight > 0.0, &mut report);
     Ok(Replayed {
         grads,
         report,

@@ -198,15 +198,13 @@ impl Gathered {
         }
     }
 
-    /// Log-probability of what was sampled, under the policy that predicted `eps`.
-    pub(crate) fn log_prob(
+    /// The steps of a policy that predicted `eps`.
+    pub(crate) fn steps(
         &self,
         sampler: &dyn Sampler,
         eps: &Tensor,
-        reduce: LogProb,
-    ) -> ddpo_sched::Result<Tensor> {
-        let step: Gaussian = sampler.transition(&self.at, &self.x_t, eps)?;
-        step.log_prob(&self.x_prev, reduce)
+    ) -> ddpo_sched::Result<Gaussian> {
+        sampler.transition(&self.at, &self.x_t, eps)
     }
 }
 

@@ -18,6 +18,7 @@ impl Ddpo {
         let mut done = (update * items.len()) as u64;
         let replay = Replay {
             policy: &*ctx.policy,
+            reference: ctx.reference,
             sampler: ctx.sampler,
             rollout: &batch.rollout,
             advantages: &batch.advantages,
@@ -105,7 +106,7 @@ impl Ddpo {
         found.meter.add_update(&norm);
         batch.meter.merge(&found.meter);
         let mut report = Report::default();
-        found.meter.report(&mut report);
+        found.meter.report(self.config.kl_weight > 0.0, &mut report);
         ctx.emit(&Event::UpdateDone {
             epoch,
             update,

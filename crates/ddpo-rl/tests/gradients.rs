@@ -1,5 +1,5 @@
 //! The estimators against what is known in closed form.
-use ddpo_rl::{DdpoConfig, Estimator, Rollout, replay_update};
+use ddpo_rl::{DdpoConfig, Estimator, Rollout, replay_update, replay_update_near};
 use ddpo_sched::{DenoiseInput, Denoiser, Gaussian, LogProb, Sampler, Seeds, StepCoeffs, Stream};
 use ddpo_train::{
     AdamW, AdamWConfig, Error, GradNorm, Optimizer, ParamSet, Persist, Policy, Result, StateReader,
@@ -330,5 +330,45 @@ fn a_replay_that_does_not_fit_is_refused() {
             .unwrap_err()
             .to_string()
             .starts_with("latents: expected shape [2, 1, 2")
+    );
+}
+
+/// The divergence from a policy with mean μ' is |θ − μ'|² / (2 σ²), so the loss gains β (θ − μ') / σ².
+#[test]
+fn staying_near_the_pretrained_policy_pulls_towards_it() {
+    let (rollout, rewards) = rollout(THETA, TARGET);
+    let (policy, pretrained, beta) = (Mean::new(THETA), Mean::new([0.1, 0.4]), 3.0);
+    let plain = config(Estimator::ScoreFunction);
+    let near = DdpoConfig {
+        kl_weight: beta,
+        ..plain
+    };
+    let sampler = OneStep::new();
+    let replay = |config: &DdpoConfig, reference| {
+        let optimizer = &mut Keep;
+        replay_update_near(
+            &policy, reference, optimizer, &sampler, &rollout, &rewards, config,
+        )
+    };
+    let without = replay(&plain, None).unwrap();
+    let with = replay(&near, Some(&pretrained as &dyn Denoiser)).unwrap();
+    let kl = with.report.get("policy/kl_pretrained").unwrap();
+    let distance = [0.4_f64, -1.4];
+    let expected = (0.4_f64.powi(2) + 1.4_f64.powi(2)) / (2.0 * STD * STD);
+    assert!((kl - expected).abs() < 1e-5, "{kl}, expected {expected}");
+    assert_eq!(without.report.get("policy/kl_pretrained"), None);
+    for (axis, distance) in (0..).zip(distance) {
+        let [with, without] = [&with, &without].map(|r| r.grads[0].1.double_value(&[axis]));
+        let expected = beta * distance / (STD * STD);
+        let pull = with - without;
+        assert!(
+            (pull - expected).abs() < 1e-4,
+            "axis {axis}: {pull}, expected {expected}"
+        );
+    }
+    let refused = replay(&near, None).unwrap_err().to_string();
+    assert!(
+        refused.starts_with("kl_weight = 3: needs the policy before training"),
+        "{refused}"
     );
 }
