@@ -153,6 +153,8 @@ pub fn ddpo_config(plan: &Plan) -> DdpoConfig {
         advantage_clip: rl.advantage_clip,
         max_grad_norm: rl.max_grad_norm,
         log_prob: rl.log_prob,
+        // DDPO has no such term; `Context::reference`, which it needs, is not built here.
+        kl_weight: 0.0,
         // Without guidance in training, or without guidance at all, see `DdpoConfig::ratio_bound`.
         ratio_bound: (rl.train_guidance || plan.sampler.guidance_scale == 1.0)
             .then_some(rl.clip_range * rl.ratio_bound),
