@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::Result;
-use crate::runs::{count, each_record, header, number, open, reader};
+use crate::runs::{count, each_record, number, open, places, reader};
 
 /// Columns of `eval.csv`, in this order.
 pub const EVAL_COLUMNS: [&str; 6] = [
@@ -52,13 +52,7 @@ pub fn read(path: &Path) -> Result<Vec<EvalRow>> {
 /// As [`read`].
 pub fn parse(from: impl std::io::Read, path: &Path) -> Result<Vec<EvalRow>> {
     let mut reader = reader(from);
-    let header = header(&mut reader, path, &EVAL_COLUMNS)?;
-    let places = EVAL_COLUMNS.map(|name| {
-        header
-            .iter()
-            .position(|c| c == name)
-            .expect("header() checked that the column is there")
-    });
+    let places = places(&mut reader, path, EVAL_COLUMNS)?;
     let mut rows = Vec::new();
     each_record(&mut reader, path, |record, line| {
         let [epoch, queries, set, sample_id, prompt, reward] = places.map(|at| &record[at]);

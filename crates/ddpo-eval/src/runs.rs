@@ -123,13 +123,7 @@ pub fn read_samples(path: &Path) -> Result<Vec<SampleRow>> {
 /// As [`read_samples`].
 pub fn parse_samples(from: impl Read, path: &Path) -> Result<Vec<SampleRow>> {
     let mut reader = reader(from);
-    let header = header(&mut reader, path, &SAMPLE_COLUMNS)?;
-    let places = SAMPLE_COLUMNS.map(|name| {
-        header
-            .iter()
-            .position(|c| c == name)
-            .expect("header() checked that the column is there")
-    });
+    let places = places(&mut reader, path, SAMPLE_COLUMNS)?;
     let mut rows = Vec::new();
     each_record(&mut reader, path, |record, line| {
         let [epoch, sample_id, prompt, reward, advantage] = places.map(|at| &record[at]);
@@ -162,11 +156,7 @@ pub(crate) fn reader<R: Read>(from: R) -> Reader<R> {
     ReaderBuilder::new().from_reader(from)
 }
 
-pub(crate) fn header<R: Read>(
-    reader: &mut Reader<R>,
-    path: &Path,
-    needed: &[&str],
-) -> Result<StringRecord> {
+fn header<R: Read>(reader: &mut Reader<R>, path: &Path, needed: &[&str]) -> Result<StringRecord> {
     let header = reader.headers().map_err(|e| csv_error(e, path))?.clone();
     if let Some(missing) = needed
         .iter()
@@ -181,6 +171,21 @@ pub(crate) fn header<R: Read>(
         });
     }
     Ok(header)
+}
+
+/// Where these columns stand, all of which must be there.
+pub(crate) fn places<R: Read, const N: usize>(
+    reader: &mut Reader<R>,
+    path: &Path,
+    columns: [&str; N],
+) -> Result<[usize; N]> {
+    let header = header(reader, path, &columns)?;
+    Ok(columns.map(|name| {
+        header
+            .iter()
+            .position(|c| c == name)
+            .expect("header() checked that the column is there")
+    }))
 }
 
 pub(crate) fn each_record<R: Read>(

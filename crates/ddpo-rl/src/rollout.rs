@@ -1,6 +1,6 @@
 //! What sampling leaves behind for training: every latent of every step, on the host, in f32.
 
-use ddpo_sched::{DenoiseInput, Gaussian, LogProb, Sampler, StepRecord};
+use ddpo_sched::{DenoiseInput, Gaussian, LogProb, Sampler, StepRecord, check_shape};
 use ddpo_train::{Error, Keep, Persist, Result, StateReader, StateWriter};
 use tch::{Device, Kind, Tensor};
 
@@ -102,11 +102,11 @@ impl Rollout {
         let n_steps = size.first().map_or(0, |rows| rows - 1);
         let mut expected = size.clone();
         expected.splice(..size.len().min(2), [n_steps + 1, n]);
-        require("latents", &latents, &expected)?;
-        require("log_probs", &log_probs, &[n_steps, n])?;
+        check_shape(&latents, "latents", &expected)?;
+        check_shape(&log_probs, "log_probs", &[n_steps, n])?;
         let mut expected = cond.size();
         expected.splice(..expected.len().min(1), [n]);
-        require("cond", &cond, &expected)?;
+        check_shape(&cond, "cond", &expected)?;
         let on_host = |t: &Tensor| t.detach().to_device(Device::Cpu).to_kind(Kind::Float);
         Ok(Self {
             sample_ids,
@@ -227,16 +227,4 @@ impl Persist for Rollout {
         )?;
         Ok(())
     }
-}
-
-fn require(name: &'static str, tensor: &Tensor, expected: &[i64]) -> Result<()> {
-    let actual = tensor.size();
-    if actual == expected {
-        return Ok(());
-    }
-    Err(Error::Sched(ddpo_sched::Error::Shape {
-        name,
-        expected: expected.to_vec(),
-        actual,
-    }))
 }

@@ -1,6 +1,6 @@
 //! The denoising loss of DDPM on a batch, each sample with its weight.
 
-use ddpo_sched::{DenoiseInput, NoiseSchedule};
+use ddpo_sched::{DenoiseInput, NoiseSchedule, check_shape};
 use ddpo_train::{Error, Policy, Result};
 use tch::{Device, Kind, Tensor};
 
@@ -51,14 +51,14 @@ impl Noised {
     ) -> Result<Self> {
         let (n, device) = (timesteps.len(), cond.device());
         let mut shape = x_0.size();
-        require("eps", eps, &shape)?;
+        check_shape(eps, "eps", &shape)?;
         shape[0] = n as i64;
-        require("x_0", x_0, &shape)?;
+        check_shape(x_0, "x_0", &shape)?;
         let mut of_cond = cond.size();
         of_cond[0] = n as i64;
-        require("cond", &cond, &of_cond)?;
+        check_shape(&cond, "cond", &of_cond)?;
         let weights = Tensor::from_slice(weights).to_device(device);
-        require("weights", &weights, &[n as i64])?;
+        check_shape(&weights, "weights", &[n as i64])?;
         let (mut signal, mut noise) = (Vec::with_capacity(n), Vec::with_capacity(n));
         for &timestep in timesteps {
             let abar = *schedule
@@ -112,16 +112,4 @@ impl Noised {
         let seen = seen.to_device(Device::Cpu).to_kind(Kind::Double);
         Vec::<f64>::try_from(&seen).map_err(Error::model)
     }
-}
-
-fn require(name: &'static str, tensor: &Tensor, expected: &[i64]) -> Result<()> {
-    let actual = tensor.size();
-    if actual == expected {
-        return Ok(());
-    }
-    Err(Error::Sched(ddpo_sched::Error::Shape {
-        name,
-        expected: expected.to_vec(),
-        actual,
-    }))
 }

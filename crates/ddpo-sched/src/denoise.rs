@@ -79,11 +79,11 @@ impl Sampler for Ddim {
     fn transition(&self, at: &[usize], x_t: &Tensor, eps: &Tensor) -> Result<Gaussian> {
         let coeffs = lookup(self.steps(), at)?;
         let mut shape = x_t.size();
-        check(eps, "eps", &shape)?;
+        check_shape(eps, "eps", &shape)?;
         if let Some(batch) = shape.first_mut() {
             *batch = at.len() as i64;
         }
-        check(x_t, "x_t", &shape)?;
+        check_shape(x_t, "x_t", &shape)?;
         let (a, b): (Vec<f64>, Vec<f64>) = coeffs.iter().map(|c| c.mean_weights()).unzip();
         let mean = x_t.to_kind(Kind::Float) * per_sample(&a, x_t)
             + eps.to_kind(Kind::Float) * per_sample(&b, x_t);
@@ -173,7 +173,7 @@ pub fn sample_repeating(
     if let Some(first) = cond_shape.first_mut() {
         *first = n as i64;
     }
-    check(batch.cond, "cond", &cond_shape)?;
+    check_shape(batch.cond, "cond", &cond_shape)?;
     let device = batch.cond.device();
 
     let _no_grad = tch::no_grad_guard();
@@ -238,8 +238,11 @@ fn lookup(steps: &[StepCoeffs], at: &[usize]) -> Result<Vec<StepCoeffs>> {
         .collect()
 }
 
-/// [`Error::Shape`] unless `tensor` has shape `expected`.
-pub(crate) fn check(tensor: &Tensor, name: &'static str, expected: &[i64]) -> Result<()> {
+/// Refuses a tensor, called `name` in the message, of another shape than `expected`.
+///
+/// # Errors
+/// [`Error::Shape`].
+pub fn check_shape(tensor: &Tensor, name: &'static str, expected: &[i64]) -> Result<()> {
     let actual = tensor.size();
     if actual == expected {
         return Ok(());

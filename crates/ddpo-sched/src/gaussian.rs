@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::denoise::check;
+use crate::denoise::check_shape;
 use crate::{Error, Result};
 
 /// How a log-density over many dimensions becomes one number a sample.
@@ -36,7 +36,7 @@ impl Gaussian {
     /// # Errors
     /// [`Error::Shape`].
     pub fn at(&self, noise: &Tensor) -> Result<Tensor> {
-        check(noise, "noise", &self.mean.size())?;
+        check_shape(noise, "noise", &self.mean.size())?;
         let std = per_sample(&self.std, &self.mean);
         Ok(&self.mean + std * noise.to_device(self.mean.device()).to_kind(Kind::Float))
     }
@@ -53,7 +53,7 @@ impl Gaussian {
     /// # Errors
     /// [`Error::NoDensity`] if a `std` is zero, [`Error::Shape`].
     pub fn log_prob(&self, x: &Tensor, reduce: LogProb) -> Result<Tensor> {
-        check(x, "x", &self.mean.size())?;
+        check_shape(x, "x", &self.mean.size())?;
         if let Some(sample) = self.std.iter().position(|&std| std <= 0.0) {
             return Err(Error::NoDensity { sample });
         }
@@ -84,7 +84,7 @@ impl Gaussian {
     /// # Errors
     /// [`Error::NoDensity`] if a `std` is zero, [`Error::Shape`].
     pub fn kl(&self, other: &Self, reduce: LogProb) -> Result<Tensor> {
-        check(&other.mean, "mean of the other step", &self.mean.size())?;
+        check_shape(&other.mean, "mean of the other step", &self.mean.size())?;
         for std in [&self.std, &other.std] {
             if let Some(sample) = std.iter().position(|&std| std <= 0.0) {
                 return Err(Error::NoDensity { sample });

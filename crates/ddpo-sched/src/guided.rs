@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::denoise::check;
+use crate::denoise::check_shape;
 use crate::{DenoiseInput, Denoiser, Result};
 
 /// A denoiser whose ε is guided: `ε_u + w (ε_c − ε_u)`, paper formula 3.
@@ -47,7 +47,7 @@ impl<D> Guided<D> {
         if let Some(batch) = one.first_mut() {
             *batch = 1;
         }
-        check(&self.uncond, "unconditional embedding", &one)?;
+        check_shape(&self.uncond, "unconditional embedding", &one)?;
         let uncond = self.uncond.expand_as(input.cond);
         Ok((
             Tensor::cat(&[input.x_t, input.x_t], 0),
@@ -65,7 +65,7 @@ impl<D> Guided<D> {
         if let Some(batch) = even.first_mut() {
             *batch += *batch % 2;
         }
-        check(eps, "eps of the doubled batch", &even)?;
+        check_shape(eps, "eps of the doubled batch", &even)?;
         let half = eps.chunk(2, 0);
         Ok(&half[0] + (&half[1] - &half[0]) * self.scale)
     }

@@ -23,7 +23,7 @@ pub use seeds::{Draws, Key, Seeds, Stream};
 
 #[cfg(feature = "tch")]
 pub use denoise::{
-    DenoiseInput, Denoiser, LatentBatch, Sampler, StepRecord, sample, sample_repeating,
+    DenoiseInput, Denoiser, LatentBatch, Sampler, StepRecord, check_shape, sample, sample_repeating,
 };
 #[cfg(feature = "tch")]
 pub use gaussian::{Gaussian, LogProb};

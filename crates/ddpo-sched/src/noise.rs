@@ -141,7 +141,7 @@ impl NoiseSource for FixedNoise {
             .map(|&id| row(&rows, id, name))
             .collect::<Result<Vec<_>>>()?;
         for sample in &picked {
-            crate::denoise::check(sample, "fixed noise of a sample", shape)?;
+            crate::denoise::check_shape(sample, "fixed noise of a sample", shape)?;
         }
         if picked.is_empty() {
             return Ok(Tensor::zeros(

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::denoise::check;
+use crate::denoise::check_shape;
 use crate::gaussian::per_sample;
 use crate::{DenoiseInput, Denoiser, Error, NoiseSchedule, Result};
 
@@ -65,7 +65,7 @@ impl<D: Denoiser> Universal<D> {
         let (signal, noise) = (per_sample(&signal, &x_t), per_sample(&noise, &x_t));
         let x_0 = (&x_t - &eps * &noise) / signal;
         let worth = (self.objective)(&x_0)?;
-        check(&worth, "objective", &[x_t.size()[0]])?;
+        check_shape(&worth, "objective", &[x_t.size()[0]])?;
         let total = worth.sum(Kind::Float);
         let grads = Tensor::f_run_backward(&[total], &[&x_t], false, false);
         let grad = grads.map_err(Error::denoiser)?.swap_remove(0);
