@@ -209,12 +209,22 @@ fn an_unwritable_output_folder_is_named() {
 }
 
 #[test]
-fn weights_that_are_not_numbers_end_as_a_numerical_failure() {
+fn weights_that_are_not_numbers_are_told_with_their_tensor() {
+    let not_a_number = |bytes: &mut Vec<u8>| {
+        let n = bytes.len();
+        bytes[n - 400..].fill(0xff);
+    };
+    refused_model(UNET, not_a_number, &[UNET, "`up_blocks.", "not finite"]);
+}
+
+#[test]
+fn weights_that_are_numbers_too_large_end_as_a_numerical_failure() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = copy_of_tiny_model(folder.path());
     let mut bytes = fs::read(model.join(UNET)).expect("weights");
     let n = bytes.len();
-    bytes[n - 400..].fill(0xff);
+    // 0x7e7e7e7e is 8e37 in f32.
+    bytes[n - 400..].fill(0x7e);
     fs::write(model.join(UNET), bytes).expect("weights");
     let set = format!("model.path={}", text(&model));
     let out = folder.path().join("run");

@@ -277,3 +277,75 @@ fn every_tensor_that_does_not_fit_is_named_with_its_file() {
         assert!(error.contains(needle), "{needle} is not in: {error}");
     }
 }
+
+/// Spreads a component's weights over two files with an index, under the names that diffusers' and transformers'
+/// `save_pretrained(max_shard_size=…, variant=…)` give them.
+fn shard(folder: &Path, stem: &str, variant: &str) {
+    let whole = folder.join(format!("{stem}.safetensors"));
+    let all: Vec<(String, Tensor)> = read_all(&whole).unwrap().into_iter().collect();
+    let mut entries = Vec::new();
+    for (i, part) in all.chunks(all.len().div_ceil(2)).enumerate() {
+        let name = format!("{stem}{variant}-0000{}-of-00002.safetensors", i + 1);
+        save(
+            &folder.join(&name),
+            part.iter().map(|(n, t)| (n.as_str(), t)),
+        )
+        .unwrap();
+        entries.extend(part.iter().map(|(n, _)| format!("\"{n}\": \"{name}\"")));
+    }
+    let index = format!("{{\"weight_map\": {{{}}}}}", entries.join(", "));
+    let name = format!("{stem}.safetensors.index{variant}.json");
+    std::fs::write(folder.join(name), index).unwrap();
+    std::fs::remove_file(whole).unwrap();
+}
+
+#[test]
+fn sharded_weights_load_under_the_names_of_every_variant() {
+    let golden = forwards();
+    for variant in ["", ".fp16", ".bf16"] {
+        let folder = copied();
+        for (component, stem) in [
+            ("unet", "diffusion_pytorch_model"),
+            ("vae", "diffusion_pytorch_model"),
+            ("text_encoder", "model"),
+        ] {
+            shard(&folder.path().join(component), stem, variant);
+        }
+        let model = load(folder.path()).unwrap();
+        let decoded = tch::no_grad(|| model.images.vae.net.decoder.forward(&golden["vae.latents"]));
+        check("vae.decoded", &decoded, &golden["vae.decoded"], FORWARD);
+        let first = self::model();
+        assert_eq!(model.unet.tensors, first.unet.tensors);
+        assert_eq!(model.prompts.text.tensors, first.prompts.text.tensors);
+        std::fs::remove_file(folder.path().join(format!(
+            "unet/diffusion_pytorch_model{variant}-00002-of-00002.safetensors"
+        )))
+        .unwrap();
+        let error = load(folder.path()).err().unwrap().to_string();
+        assert!(error.contains("-00002-of-00002.safetensors"), "{error}");
+    }
+}
+
+#[test]
+fn of_several_variants_the_one_in_the_kind_asked_for_is_read() {
+    let folder = copied();
+    let unet = folder.path().join("unet");
+    let plain = unet.join("diffusion_pytorch_model.safetensors");
+    for (variant, kind, value) in [("fp16", Kind::Half, 2.0), ("bf16", Kind::BFloat16, 3.0)] {
+        let file = unet.join(format!("diffusion_pytorch_model.{variant}.safetensors"));
+        std::fs::copy(&plain, &file).unwrap();
+        rewrite(&file, |name, tensor| {
+            (name, tensor.full_like(value).to_kind(kind))
+        });
+    }
+    rewrite(&plain, |name, tensor| (name, tensor.full_like(1.0)));
+    for (kind, value) in [(Kind::Float, 1.0), (Kind::Half, 2.0), (Kind::BFloat16, 3.0)] {
+        let files = Files::Folder(folder.path().to_owned());
+        let model = StableDiffusion::load(&files, Device::Cpu, kind).unwrap();
+        let weight = &model.unet.tensors["conv_in.weight"];
+        assert_eq!(
+            (weight.kind(), weight.double_value(&[0, 0, 0, 0])),
+            (kind, value)
+        );
+    }
+}

@@ -6,7 +6,10 @@ pub mod error;
 mod ffi;
 mod file;
 pub mod foreach;
+mod index;
 pub mod nn;
+mod reader;
+mod shards;
 pub mod weights;
 
 pub use adamw::{AdamWArgs, fused_adamw};

@@ -5,17 +5,17 @@
 //! nothing. [`Store::finish`] then reports every missing, extra and misshapen tensor at once.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
-use crate::file::Index;
-pub use crate::file::{read_all, read_all_with_metadata, save, save_with_metadata};
-use crate::{Error, Result};
+pub use crate::file::{read_all, read_all_with_metadata, save, save_with_metadata, share_all};
+use crate::reader::Reader;
+pub use crate::shards::shard_files;
+use crate::{Error, Result, shards};
 
 /// How a tensor starts when there is no file: torch's own defaults are [`Init::Uniform`] with `1 / sqrt(fan_in)`.
 #[derive(Clone, Copy, Debug)]
@@ -30,33 +30,23 @@ pub enum Init {
     Normal(f64),
 }
 
-/// The bytes of a safetensors file.
-#[derive(Clone)]
-enum Bytes {
-    Mapped(Arc<memmap2::Mmap>),
-    Static(&'static [u8]),
-}
-
-impl AsRef<[u8]> for Bytes {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Static(bytes) => bytes,
-        }
-    }
-}
-
 enum Source {
-    File {
+    Files {
         name: String,
-        bytes: Bytes,
-        index: Index,
-        unused: BTreeSet<String>,
+        readers: Vec<Reader>,
+        /// Which reader has a tensor; those that were handed out are taken away.
+        unused: BTreeMap<String, usize>,
     },
     Random {
         seed: u64,
     },
 }
+
+/// What weights can be.
+const FLOATS: [Kind; 4] = [Kind::Double, Kind::Float, Kind::Half, Kind::BFloat16];
+
+/// The largest finite value of f16.
+const LARGEST_HALF: f64 = 65504.0;
 
 /// Other names under which older files keep a tensor, best first.
 pub type Aliases = fn(&str) -> Vec<String>;
@@ -76,28 +66,32 @@ pub struct Store {
 }
 
 impl Store {
-    /// Reads from a safetensors file by memory map; tensors are converted to `kind` on `device`.
+    /// Reads from a safetensors file; tensors are of `kind` on `device`.
+    ///
+    /// On the CPU and in the file's own kind they share the file's pages by memory map, copied where something
+    /// writes to them: the file may be replaced or removed meanwhile, but not cut short. Else one tensor after
+    /// the other is read and converted.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be mapped, [`Error::Damaged`] if its header lies.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Damaged`] if its header lies.
     pub fn open(path: &Path, device: Device, kind: Kind) -> Result<Self> {
-        let io = |action| {
-            move |source| Error::Io {
-                action,
-                path: path.to_owned(),
-                source,
-            }
+        Ok(Self::of_reader(Reader::open(path)?, device, kind))
+    }
+
+    /// As [`open`](Self::open), of the files that an index (`*.safetensors.index.json`) beside them lists.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`Error::Damaged`] if the index does not parse or does not agree with its files,
+    /// with every tensor that is not where it says.
+    pub fn sharded(index: &Path, device: Device, kind: Kind) -> Result<Self> {
+        let (readers, unused) = shards::open(index)?;
+        let name = index.display().to_string();
+        let source = Source::Files {
+            name,
+            readers,
+            unused,
         };
-        let file = std::fs::File::open(path).map_err(io("open"))?;
-        // SAFETY: the map is read-only and private to this process; a file that somebody truncates meanwhile
-        // is outside what a loader can defend against (the same contract as in safetensors' own Python loader).
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io("map"))?;
-        Self::from_bytes(
-            path.display().to_string(),
-            Bytes::Mapped(Arc::new(map)),
-            device,
-            kind,
-        )
+        Ok(Self::new(source, device, kind))
     }
 
     /// Reads from a safetensors file compiled into the program; `name` appears in errors.
@@ -105,7 +99,11 @@ impl Store {
     /// # Errors
     /// [`Error::Damaged`] if its header lies.
     pub fn embedded(name: &str, bytes: &'static [u8], device: Device, kind: Kind) -> Result<Self> {
-        Self::from_bytes(name.to_owned(), Bytes::Static(bytes), device, kind)
+        Ok(Self::of_reader(
+            Reader::embedded(name, bytes)?,
+            device,
+            kind,
+        ))
     }
 
     /// Draws every tensor at random, keyed by `seed` and the tensor's name: the order of asking does not matter.
@@ -127,19 +125,14 @@ impl Store {
         }
     }
 
-    fn from_bytes(name: String, bytes: Bytes, device: Device, kind: Kind) -> Result<Self> {
-        let index = Index::new(&name, bytes.as_ref())?;
-        let unused = index.names().into_iter().collect();
-        Ok(Self::new(
-            Source::File {
-                name,
-                bytes,
-                index,
-                unused,
-            },
-            device,
-            kind,
-        ))
+    fn of_reader(reader: Reader, device: Device, kind: Kind) -> Self {
+        let names = reader.index.names().into_iter();
+        let source = Source::Files {
+            name: reader.name.clone(),
+            unused: names.map(|name| (name, 0)).collect(),
+            readers: vec![reader],
+        };
+        Self::new(source, device, kind)
     }
 
     /// Accepts older names too.
@@ -160,7 +153,7 @@ impl Store {
     /// Whether the file has this tensor (always true of a random store).
     pub fn contains(&self, name: &str) -> bool {
         match &self.inner.borrow().source {
-            Source::File { unused, .. } => unused.contains(name),
+            Source::Files { unused, .. } => unused.contains_key(name),
             Source::Random { .. } => true,
         }
     }
@@ -177,13 +170,13 @@ impl Store {
             given,
             mut faults,
         } = self.inner.into_inner();
-        let Source::File {
+        let Source::Files {
             name: file, unused, ..
         } = source
         else {
             return Ok(given);
         };
-        let extra = unused.iter().filter(|n| !n.ends_with("position_ids"));
+        let extra = unused.keys().filter(|n| !n.ends_with("position_ids"));
         faults.extend(
             extra.map(|n| format!("`{n}` is in the file, but the model has no such tensor")),
         );
@@ -203,18 +196,16 @@ impl Store {
         } = &mut *inner;
         let tensor = match source {
             Source::Random { seed } => Ok(draw(*seed, name, shape, init)),
-            Source::File {
-                bytes,
-                index,
-                unused,
-                ..
+            Source::Files {
+                readers, unused, ..
             } => {
                 let candidates = std::iter::once(name.to_owned()).chain((self.aliases)(name));
-                match candidates.into_iter().find(|n| unused.remove(n)) {
+                let found = candidates
+                    .into_iter()
+                    .find_map(|name| unused.remove_entry(&name));
+                match found {
                     None => Err(format!("`{name}` is missing (expected shape {shape:?})")),
-                    Some(found) => index
-                        .tensor(bytes.as_ref(), &found, Some(shape))
-                        .and_then(|tensor| floating(&found, tensor)),
+                    Some((found, reader)) => self.weight(&readers[reader], &found, shape),
                 }
             }
         };
@@ -226,6 +217,29 @@ impl Store {
         let tensor = tensor.to_device(self.device).to_kind(self.kind);
         given.insert(name.to_owned(), tensor.shallow_clone());
         tensor
+    }
+
+    /// A tensor of a file, checked; shared with the file if nothing is to be done to it.
+    fn weight(
+        &self,
+        reader: &Reader,
+        name: &str,
+        shape: &[i64],
+    ) -> std::result::Result<Tensor, String> {
+        let place = reader.index.place(name, Some(shape))?;
+        if !FLOATS.contains(&place.kind) {
+            return Err(format!(
+                "`{name}` is of kind {:?}, expected a floating-point one",
+                place.kind
+            ));
+        }
+        let as_it_is = place.kind == self.kind && self.device == Device::Cpu;
+        let tensor = match as_it_is {
+            true => reader.share(name, &place)?,
+            false => reader.read(name, &place)?,
+        };
+        check(name, &tensor, self.kind)?;
+        Ok(tensor)
     }
 }
 
@@ -272,14 +286,27 @@ impl<'a, S: std::fmt::Display> std::ops::Div<S> for &Scope<'a> {
     }
 }
 
-/// Whole numbers are no weights: converting them would hide that the file is another one.
-fn floating(name: &str, tensor: Tensor) -> std::result::Result<Tensor, String> {
-    match tensor.kind() {
-        Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16 => Ok(tensor),
-        other => Err(format!(
-            "`{name}` is of kind {other:?}, expected a floating-point one"
-        )),
+/// Whole numbers are no weights: converting them would hide that the file is another one. Nor is anything that
+/// is not finite, or that `kind` cannot hold.
+fn check(name: &str, tensor: &Tensor, kind: Kind) -> std::result::Result<(), String> {
+    if tensor.numel() == 0 {
+        return Ok(());
     }
+    // One pass without memory for the answer. NaN goes through to both ends.
+    let (least, most) = tensor
+        .f_aminmax(None, false)
+        .map_err(|e| format!("`{name}`: {e}"))?;
+    let (least, most) = (least.double_value(&[]), most.double_value(&[]));
+    if !least.is_finite() || !most.is_finite() {
+        return Err(format!("`{name}` has values that are not finite"));
+    }
+    let largest = most.max(-least);
+    if kind == Kind::Half && largest > LARGEST_HALF {
+        return Err(format!(
+            "`{name}` has values up to {largest:.3e}, f16 ends at {LARGEST_HALF}: use bf16 or f32"
+        ));
+    }
+    Ok(())
 }
 
 fn draw(seed: u64, name: &str, shape: &[i64], init: Init) -> Tensor {

@@ -77,6 +77,14 @@ impl Checkpoints {
         })
     }
 
+    /// The checkpoints of a run that somebody else may still be writing: nothing is made and nothing removed.
+    pub fn of(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            keep: usize::MAX,
+        }
+    }
+
     /// The newest checkpoint that is whole, if there is one.
     ///
     /// # Errors
@@ -271,7 +279,8 @@ fn read(path: &Path) -> Result<(Manifest, StateReader)> {
             )));
         }
         if let Some(component) = entry.name.strip_suffix(".safetensors") {
-            let read = weights::read_all(&file)?;
+            // Moments are three times the weights, and not everybody who reads a checkpoint wants them.
+            let read = weights::share_all(&file)?;
             tensors.extend(prefixed(component, read));
         } else if let Some(component) = entry.name.strip_suffix(".json") {
             let text = fs::read(&file).map_err(Error::io("read", &file))?;
