@@ -83,7 +83,12 @@ pub fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
 
 /// Runs [`command`] to its end.
 pub fn ddpo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Ended {
-    Ended::of(&command(args).output().expect("ddpo starts"))
+    ended(&mut command(args))
+}
+
+/// Runs a command to its end.
+pub fn ended(command: &mut Command) -> Ended {
+    Ended::of(&command.output().expect("ddpo starts"))
 }
 
 /// The small Stable Diffusion of `tests/golden/sd_tiny.py`, in the diffusers layout.

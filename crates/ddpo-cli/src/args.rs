@@ -115,9 +115,12 @@ pub struct ReproduceArgs {
 /// `ddpo sample`.
 #[derive(Args)]
 pub struct SampleArgs {
-    /// `pocket`, or a folder in the diffusers layout
+    /// `pocket`, a folder in the diffusers layout, or a name on the hub
     #[arg(long)]
     pub model: String,
+    /// Commit of a model on the hub; those of Stable Diffusion v1.4 and v1.5 are known
+    #[arg(long)]
+    pub revision: Option<String>,
     /// What to show; repeatable
     #[arg(long, required = true)]
     pub prompt: Vec<String>,
@@ -179,7 +182,7 @@ pub struct ScoreArgs {
 /// `ddpo replay`.
 #[derive(Args)]
 pub struct ReplayArgs {
-    /// `pocket`, or a folder in the diffusers layout
+    /// `pocket`, a folder in the diffusers layout, or a name on the hub (its commit: --set model.revision=…)
     #[arg(long)]
     pub model: String,
     /// A trace of `ddpo sample` with one `advantages` value a sample

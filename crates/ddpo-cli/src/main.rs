@@ -8,6 +8,7 @@ mod args;
 mod config;
 mod failure;
 mod folder;
+mod hub;
 mod manifest;
 mod model;
 mod parallel;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::config::Plan;
 use crate::failure::Result;
 use crate::folder;
+use crate::model;
 use crate::record::MANIFEST;
 
 /// What is known of a run beside its configuration.
@@ -36,6 +37,7 @@ impl Manifest {
             "algorithm": plan.rl.algorithm.name(),
             "seed": plan.run.seed,
             "model": plan.model.path,
+            "model_revision": model::revision(&plan.model),
             "device": format!("{:?}", plan.model.device).to_lowercase(),
             "threads": tch::get_num_threads(),
             "trained_parameters": trained_parameters,

@@ -9,8 +9,9 @@ use ddpo_sched::{DenoiseInput, Denoiser, Guided, ScheduleConfig};
 use ddpo_train::{ParamSet, Persist, Policy, StateReader, StateWriter};
 use tch::{Device, Kind, Tensor};
 
-use crate::config::{PolicyPlan, Train};
+use crate::config::{ModelPlan, PolicyPlan, Train};
 use crate::failure::{Exit, Failure, OrExit, Result};
+use crate::hub;
 
 /// The name of the embedded model.
 const POCKET: &str = "pocket";
@@ -81,16 +82,21 @@ impl Model {
 pub fn trained(unet: Named<Unet>, plan: &PolicyPlan, seed: u64) -> Result<UnetPolicy> {
     let policy = match plan.train {
         Train::Full => UnetPolicy::full(unet),
-        Train::Lora { rank, alpha } => {
-            let config = LoraConfig {
-                rank: rank as i64,
-                alpha,
-                ..LoraConfig::default()
-            };
-            UnetPolicy::lora(unet, &config, seed)
-        }
+        Train::Lora { .. } => UnetPolicy::lora(unet, &lora_config(plan), seed),
     };
     policy.or_exit(Exit::Config, "the policy cannot be made")
+}
+
+/// The adapter that a plan trains; diffusers' own if it trains none.
+pub fn lora_config(plan: &PolicyPlan) -> LoraConfig {
+    match plan.train {
+        Train::Full => LoraConfig::default(),
+        Train::Lora { rank, alpha } => LoraConfig {
+            rank: rank as i64,
+            alpha,
+            ..LoraConfig::default()
+        },
+    }
 }
 
 /// A UNet that is not trained, with the adapter of a file if one is named.
@@ -105,24 +111,45 @@ pub fn frozen(mut unet: Named<Unet>, lora: Option<&Path>) -> Result<UnetPolicy> 
     }
 }
 
-/// Reads a model: `pocket`, or a folder in the diffusers layout.
-pub fn open(path: &str, device: Device, kind: Kind) -> Result<StableDiffusion> {
-    let files = files(path)?;
-    StableDiffusion::load(&files, device, kind).or_exit(Exit::Data, format!("model `{path}`"))
+/// Reads a model: `pocket`, a folder in the diffusers layout, or one of the hub.
+pub fn open(plan: &ModelPlan, device: Device, kind: Kind) -> Result<StableDiffusion> {
+    let files = files(plan, kind)?;
+    let doing = format!("model `{}`", plan.path);
+    StableDiffusion::load(&files, device, kind).or_exit(Exit::Data, doing)
 }
 
-fn files(path: &str) -> Result<Files> {
+fn files(plan: &ModelPlan, kind: Kind) -> Result<Files> {
+    let path = plan.path.as_str();
     if path == POCKET {
         return Ok(ddpo_pocket::files());
     }
     let folder = Path::new(path);
-    if !folder.is_dir() {
-        let message = format!(
-            "model `{path}` is no folder: expected `{POCKET}`, or a folder in the diffusers layout"
-        );
+    if folder.is_dir() {
+        return Ok(Files::Folder(folder.to_owned()));
+    }
+    let expected = format!(
+        "expected `{POCKET}`, a folder in the diffusers layout, or a name on the hub such as CompVis/stable-diffusion-v1-4"
+    );
+    if !hub::is_id(path) {
+        let message = format!("model `{path}` is no folder: {expected}");
         return Err(Failure::new(Exit::Data, message));
     }
-    Ok(Files::Folder(folder.to_owned()))
+    match hub::revision(path, plan.revision.as_deref()) {
+        Ok(revision) => hub::fetch(path, revision, kind),
+        Err(reason) => {
+            let message = format!(
+                "model `{path}` is no folder, and as a name on the hub {reason}; {expected}"
+            );
+            Err(Failure::new(Exit::Data, message))
+        }
+    }
+}
+
+/// The commit of a model on the hub; nothing for one that is not from there.
+pub fn revision(plan: &ModelPlan) -> Option<&str> {
+    let path = plan.path.as_str();
+    let elsewhere = path == POCKET || Path::new(path).is_dir() || !hub::is_id(path);
+    (!elsewhere).then(|| hub::revision(path, plan.revision.as_deref()).ok())?
 }
 
 /// Samples with guidance and trains without (paper, appendix E.1, the ablation).

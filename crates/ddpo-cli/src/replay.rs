@@ -27,7 +27,7 @@ struct Stored {
 pub fn run(args: &ReplayArgs) -> Result<Exit> {
     let plan = Plan::load(&Source::replay(&args.model, &args.set))?;
     let stored = read(&args.rollout, plan.model.device)?;
-    let whole = model::open(&plan.model.path, plan.model.device, plan.model.dtype)?;
+    let whole = model::open(&plan.model, plan.model.device, plan.model.dtype)?;
     let guidance = Guidance {
         scale: plan.sampler.guidance_scale,
         in_training: plan.rl.train_guidance,

@@ -38,7 +38,7 @@ pub struct Job<'a> {
 /// Everything that can be wrong with configuration, weights and checkpoint is found before anything is written.
 pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
     plan.use_threads();
-    let whole = model::open(&plan.model.path, plan.model.device, plan.model.dtype)?;
+    let whole = model::open(&plan.model, plan.model.device, plan.model.dtype)?;
     let guidance = Guidance {
         scale: plan.sampler.guidance_scale,
         in_training: plan.rl.train_guidance,

@@ -11,7 +11,9 @@ mod reward;
 mod sections;
 
 pub use layers::Source;
-pub use plan::{Algorithm, ClaimRow, DTYPES, EvalPlan, Plan, PolicyPlan, ProgressPlan, Train};
+pub use plan::{
+    Algorithm, ClaimRow, DTYPES, EvalPlan, ModelPlan, Plan, PolicyPlan, ProgressPlan, Train,
+};
 pub use reader::Entry;
 pub use reward::{RewardKind, RewardPlan};
 

@@ -65,8 +65,10 @@ pub struct RunPlan {
 /// `[model]`.
 #[derive(Debug, Clone)]
 pub struct ModelPlan {
-    /// `pocket`, or a folder in the diffusers layout.
+    /// `pocket`, a folder in the diffusers layout, or a name on the hub.
     pub path: String,
+    /// Commit of a model on the hub, where it is not one that is known.
+    pub revision: Option<String>,
     /// Where it is computed.
     pub device: Device,
     /// Of frozen weights and compute.

@@ -68,7 +68,11 @@ pub(super) fn model(r: &mut Reader) -> ModelPlan {
         Device::Cpu
     });
     ModelPlan {
-        path: r.get("model.path", "pocket, or a folder in the diffusers layout"),
+        path: r.get(
+            "model.path",
+            "pocket, a folder in the diffusers layout, or a name on the hub",
+        ),
+        revision: r.find("model.revision", "a commit, 40 hexadecimal digits"),
         device,
         dtype: r.choice("model.dtype", &DTYPES),
     }
