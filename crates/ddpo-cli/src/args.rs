@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Source;
 use crate::failure::Exit;
@@ -37,6 +37,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Writes the report of one or several runs
     Report(ReportArgs),
+    /// Writes what a run has learned in the files that diffusers reads
+    Export(ExportArgs),
 }
 
 /// A configuration and what is changed of it.
@@ -194,6 +196,30 @@ pub struct ReplayArgs {
     /// Folder for weights, gradients and metrics
     #[arg(long)]
     pub out: PathBuf,
+}
+
+/// `ddpo export`.
+#[derive(Args)]
+pub struct ExportArgs {
+    /// A run's folder
+    pub run: PathBuf,
+    /// What to write
+    #[arg(long)]
+    pub format: ExportFormat,
+    /// Folder to write to; must be empty if it is there
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// What `ddpo export` writes.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// The whole pipeline; of low-rank training the model as it was and the factors beside it
+    Diffusers,
+    /// Low-rank factors alone, for `load_lora_weights`
+    Lora,
+    /// The whole pipeline with the low-rank factors added to its weights
+    Merged,
 }
 
 /// `ddpo report`.

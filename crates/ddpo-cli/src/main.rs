@@ -6,6 +6,7 @@ use clap::Parser;
 
 mod args;
 mod config;
+mod export;
 mod failure;
 mod folder;
 mod hub;
@@ -54,5 +55,6 @@ fn run(command: Command) -> Result<Exit> {
         Command::Replay(args) => replay::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Export(args) => export::run(&args),
     }
 }
