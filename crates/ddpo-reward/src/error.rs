@@ -23,6 +23,35 @@ pub enum RewardError {
         /// What happened, as a lower-case fragment.
         reason: String,
     },
+    /// A service said no to this very request or picture, and will again: a wrong address, model or key, or a
+    /// model that will not answer.
+    #[error("reward {reward} was refused: {reason}")]
+    Refused {
+        /// [`Reward::name`](crate::Reward::name) of the reward.
+        reward: String,
+        /// What was said.
+        reason: String,
+    },
+    /// An answer came, and it is no score: not JSON, another shape, empty, not a finite number.
+    #[error("reward {reward} got an answer that cannot be scored: {reason}")]
+    BadAnswer {
+        /// [`Reward::name`](crate::Reward::name) of the reward.
+        reward: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The time for an answer is over.
+    #[error("reward {reward} has no answer after {seconds:.1} s and {attempts} attempts: {last}")]
+    Deadline {
+        /// [`Reward::name`](crate::Reward::name) of the reward.
+        reward: String,
+        /// How long it was tried.
+        seconds: f64,
+        /// How often.
+        attempts: u32,
+        /// What the last attempt ended with.
+        last: String,
+    },
     /// The caller's images or prompts do not fit together or have a wrong shape.
     #[error("{what}: expected {expected}, got {actual}")]
     BadInput {
@@ -47,6 +76,22 @@ impl RewardError {
     /// [`RewardError::Permanent`] in one line.
     pub fn permanent(reward: impl Into<String>, reason: impl std::fmt::Display) -> Self {
         Self::Permanent {
+            reward: reward.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// [`RewardError::Refused`] in one line.
+    pub fn refused(reward: impl Into<String>, reason: impl std::fmt::Display) -> Self {
+        Self::Refused {
+            reward: reward.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// [`RewardError::BadAnswer`] in one line.
+    pub fn bad_answer(reward: impl Into<String>, reason: impl std::fmt::Display) -> Self {
+        Self::BadAnswer {
             reward: reward.into(),
             reason: reason.to_string(),
         }

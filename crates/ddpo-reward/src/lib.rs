@@ -1,19 +1,35 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "cache")]
+pub mod cache;
 pub mod colourfulness;
+#[cfg(feature = "command")]
+pub mod command;
+mod composite;
 mod error;
 mod images;
 #[cfg(feature = "jpeg")]
 pub mod jpeg;
+#[cfg(any(feature = "vlm", feature = "command"))]
+mod png;
 pub mod prompts;
 mod reward;
+#[cfg(feature = "vlm")]
+pub mod vlm;
 
 #[cfg(feature = "dev")]
 pub mod dev;
 
+#[cfg(feature = "cache")]
+pub use cache::{Cached, Missing};
 pub use colourfulness::Colourfulness;
+#[cfg(feature = "command")]
+pub use command::{CommandConfig, CommandReward};
+pub use composite::{Composite, Part};
 pub use error::{Result, RewardError};
 pub use images::{Images, Prompt};
 #[cfg(feature = "jpeg")]
 pub use jpeg::{JpegCompressibility, JpegIncompressibility};
-pub use reward::{Reward, RewardInfo, check_batch};
+pub use reward::{Reward, RewardInfo, Score, check_batch, collect};
+#[cfg(feature = "vlm")]
+pub use vlm::{VlmBertScore, Vqa};

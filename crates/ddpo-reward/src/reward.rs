@@ -38,11 +38,63 @@ pub trait Reward: Send {
     /// useless, [`RewardError::BadInput`] if images and prompts differ in number.
     fn score(&mut self, images: &Images, prompts: &[Prompt]) -> Result<Vec<f32>>;
 
+    /// [`score`](Reward::score), but hands over each score as soon as it is known, in any order.
+    ///
+    /// What was handed over before an error is good: callers keep it and ask only for the rest again. Rewards
+    /// whose scores come one by one and cost something (a service, a program) implement this, and `score`
+    /// with [`collect`]; for all others the default does.
+    ///
+    /// # Errors
+    /// As [`score`](Reward::score).
+    fn score_each(
+        &mut self,
+        images: &Images,
+        prompts: &[Prompt],
+        known: &mut dyn FnMut(usize, Score),
+    ) -> Result<()> {
+        let scores = self.score(images, prompts)?;
+        let scores = scores.into_iter().map(Score::from);
+        scores.enumerate().for_each(|(i, score)| known(i, score));
+        Ok(())
+    }
+
+    /// All that a score depends on beside image and prompt: model, wording, version of the method.
+    ///
+    /// Scores are remembered under this; change it when scores change.
+    fn version(&self) -> String {
+        "1".to_owned()
+    }
+
+    /// Names of the parts of which [`Score::parts`] has the scores; empty if there are none.
+    fn parts(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What the score measures and in which unit, for axes and tables.
     fn info(&self) -> RewardInfo {
         RewardInfo {
             quantity: self.name().to_owned(),
             unit: String::new(),
+        }
+    }
+}
+
+/// What a picture is worth, with what led to it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Score {
+    /// Finite; higher is better.
+    pub value: f32,
+    /// Scores of the parts of a composite reward, in the order of [`Reward::parts`].
+    pub parts: Vec<f32>,
+    /// What a service or a program said about the picture; empty if the reward asks none.
+    pub answer: String,
+}
+
+impl From<f32> for Score {
+    fn from(value: f32) -> Self {
+        Self {
+            value,
+            ..Self::default()
         }
     }
 }
@@ -65,6 +117,23 @@ impl RewardInfo {
             format!("{} ({})", self.quantity, self.unit)
         }
     }
+}
+
+/// For implementors of [`Reward::score_each`]: its scores in the order of the images.
+///
+/// # Errors
+/// What the reward reports; [`RewardError::BadAnswer`] if it hands over too few.
+pub fn collect(reward: &mut dyn Reward, images: &Images, prompts: &[Prompt]) -> Result<Vec<f32>> {
+    let mut scores = vec![None; images.len()];
+    reward.score_each(images, prompts, &mut |i, score| {
+        scores[i] = Some(score.value)
+    })?;
+    let n_known = scores.iter().flatten().count();
+    let all: Option<Vec<f32>> = scores.into_iter().collect();
+    all.ok_or_else(|| {
+        let reason = format!("{n_known} scores for {} images", images.len());
+        RewardError::bad_answer(reward.name(), reason)
+    })
 }
 
 /// For implementors: refuses images and prompts that differ in number.

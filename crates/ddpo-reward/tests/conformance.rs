@@ -53,3 +53,23 @@ impl Reward for NotANumber {
 fn the_suite_catches_a_score_that_is_no_number() {
     dev::conforms(&mut NotANumber);
 }
+
+#[test]
+fn a_composite_conforms() {
+    use ddpo_reward::{Composite, Part};
+    let parts = [1.0, -2.0].map(|weight| Part {
+        reward: Box::new(Colourfulness),
+        weight,
+    });
+    dev::conforms(&mut Composite::new(parts.into()).unwrap());
+}
+
+#[cfg(feature = "cache")]
+#[test]
+fn a_cache_conforms_empty_and_full() {
+    use ddpo_reward::{Cached, Missing};
+    let folder = tempfile::tempdir().unwrap();
+    let cached = |missing| Cached::new(folder.path(), missing, Box::new(Colourfulness)).unwrap();
+    dev::conforms(&mut cached(Missing::Ask));
+    dev::conforms(&mut cached(Missing::Refuse));
+}

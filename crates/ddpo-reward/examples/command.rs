@@ -1,0 +1,19 @@
+//! A reward that is a Python program: `cargo run -p ddpo-reward --features command --example command`.
+
+use std::time::Duration;
+
+use ddpo_reward::{CommandConfig, CommandReward, Images, Result, Reward};
+
+fn main() -> Result<()> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/reward.py");
+    let mut reward = CommandReward::new(CommandConfig {
+        command: vec!["python3".to_owned(), script.to_owned()],
+        deadline: Duration::from_secs(60),
+    })?;
+    let images = Images::from_bytes(2, 1, 1, vec![0, 0, 0, 255, 255, 255])?;
+    let prompts = ddpo_reward::prompts::numbered(["night", "snow"]);
+    for (prompt, score) in prompts.iter().zip(reward.score(&images, &prompts)?) {
+        println!("{}: {score}", prompt.text);
+    }
+    Ok(())
+}

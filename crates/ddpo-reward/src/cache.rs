@@ -1,0 +1,235 @@
+//! Scores that were paid for once, on disk (feature `cache`).
+//!
+//! A score is kept under what it depends on: the pixels, the prompt, the reward's name and its version. So a
+//! run can be repeated with no service at hand, and an epoch that failed half-way asks only for the rest. A
+//! score is a small JSON file, written under another name and renamed: it is whole or not there.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::reward::{check_batch, collect};
+use crate::{Images, Prompt, Result, Reward, RewardError, RewardInfo, Score};
+
+/// Version of the files.
+const FORMAT: u32 = 1;
+
+/// What to do about a score that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Ask the reward, and keep its answer.
+    Ask,
+    /// Fail: nothing is asked.
+    Refuse,
+}
+
+/// A reward that remembers.
+#[derive(Debug)]
+pub struct Cached<R: ?Sized> {
+    folder: PathBuf,
+    missing: Missing,
+    reward: Box<R>,
+}
+
+/// What a file holds.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    format: u32,
+    reward: String,
+    version: String,
+    prompt: String,
+    image_sha256: String,
+    score: f32,
+    parts: Vec<f32>,
+    answer: String,
+    /// Of the file with this field empty.
+    sha256: String,
+}
+
+impl<R: Reward + ?Sized> Cached<R> {
+    /// Remembers the scores of `reward` in a folder, which is made if need be and may serve many rewards, runs
+    /// and processes at a time.
+    ///
+    /// # Errors
+    /// [`RewardError::Permanent`] if the folder cannot be made.
+    pub fn new(folder: impl Into<PathBuf>, missing: Missing, reward: Box<R>) -> Result<Self> {
+        let folder = folder.into();
+        let failed = |error| permanent(reward.name(), "cannot make folder", &folder, error);
+        fs::create_dir_all(&folder).map_err(failed)?;
+        Ok(Self {
+            folder,
+            missing,
+            reward,
+        })
+    }
+
+    /// What a score is kept under: names, texts and sizes with their lengths, then the pixels.
+    fn key(&self, version: &str, rgb: &[u8], size: (usize, usize), prompt: &str) -> String {
+        let mut hasher = Sha256::new();
+        for text in ["ddpo reward", self.reward.name(), version, prompt] {
+            hasher.update((text.len() as u64).to_le_bytes());
+            hasher.update(text);
+        }
+        hasher.update((size.0 as u64).to_le_bytes());
+        hasher.update((size.1 as u64).to_le_bytes());
+        hasher.update(rgb);
+        hex(&hasher.finalize())
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        // 256 folders keep each listing short.
+        self.folder
+            .join(&key[..2])
+            .join(format!("{}.json", &key[2..]))
+    }
+
+    /// # Errors
+    /// [`RewardError::Permanent`] with the file, if it is there and not whole.
+    fn read(&self, key: &str) -> Result<Option<Score>> {
+        let path = self.path(key);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(permanent(self.reward.name(), "cannot read", &path, error)),
+        };
+        let damaged = |reason: &dyn std::fmt::Display| {
+            let path = path.display();
+            let reason = format!("kept score {path} is damaged ({reason}): delete it to ask again");
+            RewardError::permanent(self.reward.name(), reason)
+        };
+        let mut kept: Kept = serde_json::from_slice(&bytes).map_err(|error| damaged(&error))?;
+        if kept.format != FORMAT {
+            let reason = format!("format {}, this program reads {FORMAT}", kept.format);
+            return Err(damaged(&reason));
+        }
+        let sha256 = std::mem::take(&mut kept.sha256);
+        if checksum(&kept).map_err(|error| damaged(&error))? != sha256 {
+            return Err(damaged(&"its checksum does not fit"));
+        }
+        Ok(Some(Score {
+            value: kept.score,
+            parts: kept.parts,
+            answer: kept.answer,
+        }))
+    }
+}
+
+impl<R: Reward + ?Sized> Reward for Cached<R> {
+    fn name(&self) -> &str {
+        self.reward.name()
+    }
+
+    fn score(&mut self, images: &Images, prompts: &[Prompt]) -> Result<Vec<f32>> {
+        collect(self, images, prompts)
+    }
+
+    fn score_each(
+        &mut self,
+        images: &Images,
+        prompts: &[Prompt],
+        known: &mut dyn FnMut(usize, Score),
+    ) -> Result<()> {
+        check_batch(images, prompts)?;
+        let version = self.reward.version();
+        let size = (images.height(), images.width());
+        let keys: Vec<String> = images
+            .iter_bytes()
+            .zip(prompts)
+            .map(|(rgb, prompt)| self.key(&version, rgb, size, &prompt.text))
+            .collect();
+        let mut open = Vec::new();
+        for (i, key) in keys.iter().enumerate() {
+            match self.read(key)? {
+                Some(score) => known(i, score),
+                None => open.push(i),
+            }
+        }
+        let Some(&first) = open.first() else {
+            return Ok(());
+        };
+        if self.missing == Missing::Refuse {
+            let (n, prompt) = (open.len(), &prompts[first].text);
+            let reason = format!(
+                "{n} of {} scores are not in {}, and none is to be asked for; the first is of prompt \"{prompt}\"",
+                images.len(),
+                self.folder.display()
+            );
+            return Err(RewardError::permanent(self.reward.name(), reason));
+        }
+        let asked: Vec<Prompt> = open.iter().map(|&i| prompts[i].clone()).collect();
+        let rest = images.select(&open);
+        let (mut failed, name) = (Ok(()), self.reward.name().to_owned());
+        let paths: Vec<PathBuf> = open.iter().map(|&i| self.path(&keys[i])).collect();
+        let asked_for = &mut |at: usize, score: Score| {
+            let i = open[at];
+            let kept = Kept {
+                format: FORMAT,
+                reward: name.clone(),
+                version: version.clone(),
+                prompt: prompts[i].text.clone(),
+                image_sha256: image_hash(&rest, at),
+                score: score.value,
+                parts: score.parts.clone(),
+                answer: score.answer.clone(),
+                sha256: String::new(),
+            };
+            if failed.is_ok() && score.value.is_finite() {
+                failed = write(&paths[at], kept)
+                    .map_err(|error| permanent(&name, "cannot keep a score in", &paths[at], error));
+            }
+            known(i, score);
+        };
+        self.reward.score_each(&rest, &asked, asked_for)?;
+        failed
+    }
+
+    fn version(&self) -> String {
+        self.reward.version()
+    }
+
+    fn parts(&self) -> Vec<String> {
+        self.reward.parts()
+    }
+
+    fn info(&self) -> RewardInfo {
+        self.reward.info()
+    }
+}
+
+fn permanent(reward: &str, doing: &str, path: &Path, error: std::io::Error) -> RewardError {
+    RewardError::permanent(reward, format!("{doing} {}: {error}", path.display()))
+}
+
+fn image_hash(images: &Images, at: usize) -> String {
+    let stride = images.height() * images.width() * 3;
+    hex(&Sha256::digest(
+        &images.bytes()[at * stride..(at + 1) * stride],
+    ))
+}
+
+fn checksum(kept: &Kept) -> serde_json::Result<String> {
+    Ok(hex(&Sha256::digest(serde_json::to_vec(kept)?)))
+}
+
+/// Whole or not at all, also beside another process that writes the same.
+fn write(path: &Path, mut kept: Kept) -> std::io::Result<()> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    kept.sha256 = checksum(&kept)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    fs::create_dir_all(folder)?;
+    let unique = (std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+    let temporary = folder.join(format!(".{}-{}.tmp", unique.0, unique.1));
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(&serde_json::to_vec(&kept)?)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,232 @@
+//! A reward in another language: a program that reads and writes JSON lines (feature `command`).
+//!
+//! For each picture the program gets a line on its standard input and answers with a line on its standard
+//! output, in the same order:
+//!
+//! ```text
+//! {"prompt": "a cat", "png": "iVBORw0KGgo…"}     ->     {"score": 0.25}
+//! {"prompt": "a dog", "png": "iVBORw0KGgo…"}     ->     {"score": 0.5, "answer": "what samples.csv shows"}
+//! ```
+//!
+//! It is started once, with the first batch, and lives as long as the reward; what it writes on its standard
+//! error goes to ours. `examples/reward.py` is one in ten lines.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::png::encode;
+use crate::reward::{check_batch, collect};
+use crate::{Images, Prompt, Result, Reward, RewardError, RewardInfo, Score};
+
+/// Longest line that is quoted.
+const QUOTE: usize = 200;
+
+/// How a program is started and waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandConfig {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// For one line; the first has the program's start in it.
+    pub deadline: Duration,
+}
+
+/// Scores from a program.
+#[derive(Debug)]
+pub struct CommandReward {
+    config: CommandConfig,
+    running: Option<Running>,
+}
+
+/// A program, and the threads that talk to it.
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    /// Lines on their way to the program: it need not read all before it answers.
+    jobs: Option<Sender<Vec<u8>>>,
+    answers: Receiver<std::io::Result<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    score: f32,
+    #[serde(default)]
+    answer: String,
+}
+
+impl CommandReward {
+    /// Kind in configurations.
+    pub const NAME: &'static str = "command";
+
+    /// The program is started with the first batch.
+    ///
+    /// # Errors
+    /// [`RewardError::BadInput`] without a program.
+    pub fn new(config: CommandConfig) -> Result<Self> {
+        if config.command.first().is_none_or(String::is_empty) {
+            let expected = "a program and its arguments, such as [\"python\", \"reward.py\"]";
+            return Err(RewardError::bad_input("command", expected, "none"));
+        }
+        Ok(Self {
+            config,
+            running: None,
+        })
+    }
+
+    /// What it measures: the program alone knows.
+    pub fn quantity() -> RewardInfo {
+        RewardInfo {
+            quantity: "reward of a program".to_owned(),
+            unit: String::new(),
+        }
+    }
+
+    fn start(&self) -> Result<Running> {
+        let (program, arguments) = self
+            .config
+            .command
+            .split_first()
+            .unwrap_or((&self.config.command[0], &[]));
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| {
+                RewardError::permanent(Self::NAME, format!("cannot start `{program}`: {error}"))
+            })?;
+        let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(RewardError::permanent(
+                Self::NAME,
+                "no pipes to the program",
+            ));
+        };
+        let (jobs, queue) = channel::<Vec<u8>>();
+        std::thread::spawn(move || {
+            // A program that no longer reads is noticed by what it does not answer.
+            for line in queue {
+                if stdin.write_all(&line).and_then(|()| stdin.flush()).is_err() {
+                    return;
+                }
+            }
+        });
+        let (lines, answers) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines() {
+                if lines.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Running {
+            child,
+            jobs: Some(jobs),
+            answers,
+        })
+    }
+}
+
+impl Running {
+    /// The next answer.
+    fn answer(&mut self, deadline: Duration) -> Result<Score> {
+        let name = CommandReward::NAME;
+        let begin = Instant::now();
+        let line = match self.answers.recv_timeout(deadline) {
+            Ok(line) => line.map_err(|error| RewardError::bad_answer(name, error))?,
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(RewardError::Deadline {
+                    reward: name.to_owned(),
+                    seconds: begin.elapsed().as_secs_f64(),
+                    attempts: 1,
+                    last: "the program has not written a line".to_owned(),
+                });
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                let how = match self.child.wait() {
+                    Ok(status) => status.to_string(),
+                    Err(error) => error.to_string(),
+                };
+                let reason = format!("the program ended before its answer ({how})");
+                return Err(RewardError::transient(name, reason));
+            }
+        };
+        let answer: Answer = serde_json::from_str(&line).map_err(|error| {
+            let shown: String = line.chars().take(QUOTE).collect();
+            let reason =
+                format!("expected a line such as {{\"score\": 0.5}}, got `{shown}` ({error})");
+            RewardError::bad_answer(name, reason)
+        })?;
+        if !answer.score.is_finite() {
+            // Beyond the largest f32: JSON itself has no infinity.
+            let reason = format!("a score of {}", answer.score);
+            return Err(RewardError::bad_answer(name, reason));
+        }
+        Ok(Score {
+            value: answer.score,
+            parts: Vec::new(),
+            answer: answer.answer,
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Its input ends; a program that hangs is not waited for.
+        self.jobs = None;
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Reward for CommandReward {
+    fn name(&self) -> &str {
+        Self::NAME
+    }
+
+    fn score(&mut self, images: &Images, prompts: &[Prompt]) -> Result<Vec<f32>> {
+        collect(self, images, prompts)
+    }
+
+    fn score_each(
+        &mut self,
+        images: &Images,
+        prompts: &[Prompt],
+        known: &mut dyn FnMut(usize, Score),
+    ) -> Result<()> {
+        check_batch(images, prompts)?;
+        // Whatever goes wrong, question and answer may no longer be in step: the program is started anew then.
+        let mut running = match self.running.take() {
+            Some(running) => running,
+            None => self.start()?,
+        };
+        let (height, width) = (images.height(), images.width());
+        for (rgb, prompt) in images.iter_bytes().zip(prompts) {
+            let png = STANDARD.encode(encode(rgb, height, width)?);
+            let mut line = json!({ "prompt": prompt.text, "png": png }).to_string();
+            line.push('\n');
+            if let Some(jobs) = &running.jobs {
+                // A writer that is gone has met a program that is gone.
+                let _ = jobs.send(line.into_bytes());
+            }
+        }
+        for i in 0..images.len() {
+            known(i, running.answer(self.config.deadline)?);
+        }
+        self.running = Some(running);
+        Ok(())
+    }
+
+    fn version(&self) -> String {
+        format!("1 command={:?}", self.config.command)
+    }
+
+    fn info(&self) -> RewardInfo {
+        Self::quantity()
+    }
+}

@@ -1,0 +1,26 @@
+//! What a vision-language model says about a picture (feature `vlm`).
+//!
+//! The model runs elsewhere, behind any server that speaks OpenAI's `POST /v1/chat/completions` with images:
+//! vLLM, SGLang, llama.cpp, Ollama, `transformers serve`. [`Chat`] asks it; [`VlmBertScore`] and [`Vqa`] make
+//! scores of its answers, as Black et al. 2023 do with LLaVA (sections 5.3 and appendix A).
+//!
+//! The reference sends pickled Python objects over HTTP, tries a thousand times and gives a failed batch the
+//! reward 0 (jannerm/ddpo `training/callbacks.py`). Here it is JSON, one deadline, and never a number.
+//!
+//! Left out: running the model, and streaming.
+
+mod alignment;
+mod backoff;
+mod chat;
+mod counting;
+mod fan;
+mod picture;
+mod vqa;
+mod wire;
+
+pub use alignment::{TextSimilarity, VlmBertScore, Wording};
+pub use backoff::Backoff;
+pub use chat::{Chat, ChatConfig};
+pub use counting::counting_questions;
+pub use picture::Encoding;
+pub use vqa::{Question, Vqa};
