@@ -71,7 +71,7 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
         plan.rl.algorithm.name(),
         plan.run.seed
     );
-    let mut tables = Tables::new(&folder.path);
+    let mut tables = Tables::new(&folder.path, rewards.parts(), plan.reward.has_answers());
     let mut events = TensorBoard::new(&folder.path);
     let mut pictures = Pictures::new(&folder.path, &plan.progress, seeds);
     let mut console = Console::new(job.screen, title.clone(), plan.run.epochs);

@@ -1,7 +1,6 @@
 //! An epoch's samples, on their way from sampling to training.
 
 use ddpo_train::{Persist, Result, StateReader, StateWriter};
-use tch::{Kind, Tensor};
 
 use crate::Rollout;
 use crate::meter::Meter;
@@ -27,10 +26,9 @@ pub struct Batch {
 impl Batch {
     /// Nothing, for state to be loaded into.
     pub(crate) fn empty() -> Result<Self> {
-        let none = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, tch::Device::Cpu));
         Ok(Self {
             epoch: 0,
-            rollout: Rollout::new(Vec::new(), none(&[1, 0]), none(&[0, 0]), none(&[0]))?,
+            rollout: Rollout::empty()?,
             advantages: Vec::new(),
             reward: (0.0, 0.0),
             next_update: 0,

@@ -10,7 +10,7 @@ use ddpo_reward::Prompt;
 use ddpo_sched::{Sampler, Stream};
 use ddpo_train::{
     Algorithm, Context, Error, Event, Persist, Report, Result, SampleRow, Scored, Share,
-    StateReader, StateWriter, Stepper, rollout,
+    StateReader, StateWriter, Stepper, Unscored, rollout,
 };
 
 use crate::meter::Meter;
@@ -23,6 +23,10 @@ use crate::{Batch, DdpoConfig, PromptStats};
 pub struct Ddpo {
     pub(crate) config: DdpoConfig,
     pub(crate) stats: PromptStats,
+    /// What each part of a composite reward counts, and its own rewards so far; empty for the reward as it is.
+    pub(crate) parts: Vec<(f64, PromptStats)>,
+    /// An epoch whose reward failed.
+    pub(crate) unscored: Option<Unscored>,
     /// What is left of an epoch that was stopped between two updates.
     pub(crate) pending: Option<Batch>,
     pub(crate) ratio_checked: bool,
@@ -39,10 +43,24 @@ impl Ddpo {
         Ok(Self {
             config,
             stats: PromptStats::new(config.baseline),
+            parts: Vec::new(),
+            unscored: None,
             pending: None,
             ratio_checked: false,
             stepper: Stepper::new(config.max_grad_norm, config.max_skipped),
         })
+    }
+
+    /// Normalises the parts of a composite reward each by its own statistics, and adds up what comes out.
+    ///
+    /// With part k's reward `r_k` of a sample, and mean `μ_k` and deviation `σ_k` as [`PromptStats`] has them of
+    /// that part alone, the advantage is `Σ_k w_k · (r_k − μ_k) / (σ_k + 1e-6)`, clipped like any other. So a part
+    /// counts as its weight says, whatever its unit and spread; without this the part of the widest spread rules.
+    #[must_use]
+    pub fn normalise_parts(mut self, weights: &[f64]) -> Self {
+        let stats = || PromptStats::new(self.config.baseline);
+        self.parts = weights.iter().map(|&weight| (weight, stats())).collect();
+        self
     }
 
     /// The numbers it runs with.
@@ -72,7 +90,10 @@ impl Ddpo {
     fn rows(&mut self, samples: Vec<Scored>) -> Result<Vec<SampleRow>> {
         let prompts: Vec<Prompt> = samples.iter().map(|s| s.prompt.clone()).collect();
         let rewards: Vec<f32> = samples.iter().map(|s| s.reward).collect();
-        let advantages = self.stats.update(&prompts, &rewards)?;
+        let mut advantages = self.stats.update(&prompts, &rewards)?;
+        if !self.parts.is_empty() {
+            advantages = self.advantages_of_parts(&prompts, &samples)?;
+        }
         let rows = samples.into_iter().zip(advantages);
         Ok(rows
             .map(|(sample, advantage)| SampleRow {
@@ -80,8 +101,30 @@ impl Ddpo {
                 prompt: sample.prompt,
                 reward: sample.reward,
                 advantage: clip(advantage, self.config.advantage_clip),
+                parts: sample.parts,
+                answer: sample.answer,
             })
             .collect())
+    }
+
+    fn advantages_of_parts(&mut self, prompts: &[Prompt], samples: &[Scored]) -> Result<Vec<f64>> {
+        let n_parts = self.parts.len();
+        if let Some(sample) = samples.iter().find(|s| s.parts.len() != n_parts) {
+            let expected = format!(
+                "must be {}, as many as the reward has parts",
+                sample.parts.len()
+            );
+            return Err(Error::config("weights of parts", n_parts, expected));
+        }
+        let mut sum = vec![0.0; samples.len()];
+        for (k, (weight, stats)) in self.parts.iter_mut().enumerate() {
+            let rewards: Vec<f32> = samples.iter().map(|s| s.parts[k]).collect();
+            let advantages = stats.update(prompts, &rewards)?;
+            sum.iter_mut()
+                .zip(advantages)
+                .for_each(|(sum, a)| *sum += *weight * a);
+        }
+        Ok(sum)
     }
 }
 
@@ -101,7 +144,7 @@ impl Algorithm for Ddpo {
             samples_per_prompt: 1,
         };
         let mut kept = Trajectories::new(self.config.log_prob);
-        let drawn = rollout(ctx, &share, &mut kept)?;
+        let drawn = rollout(ctx, &share, &mut kept, &mut self.unscored)?;
         let reward = drawn.reward_moments();
         let (sample_seconds, wait_seconds) = (drawn.sample_seconds, drawn.wait_seconds);
         let samples = self.rows(drawn.samples)?;
@@ -109,11 +152,14 @@ impl Algorithm for Ddpo {
             epoch,
             samples: &samples,
         })?;
+        let mut rollout = kept.into_rollout()?;
+        // What comes from a checkpoint is on the host.
+        rollout.cond = rollout.cond.to_device(ctx.device);
         // Rows are sorted by id, and ids are 0..samples_per_epoch.
         let advantages = ids.iter().map(|&id| samples[id as usize].advantage);
         Ok(Batch {
             epoch,
-            rollout: kept.into_rollout()?,
+            rollout,
             advantages: advantages.collect(),
             reward,
             next_update: 0,
@@ -154,6 +200,12 @@ impl Persist for Ddpo {
     fn save(&self, out: &mut StateWriter) -> Result<()> {
         out.nested("prompts", &self.stats)?;
         out.nested("updates", &self.stepper)?;
+        for (k, (_, stats)) in self.parts.iter().enumerate() {
+            out.nested(&format!("parts.{k}"), stats)?;
+        }
+        if let Some(unscored) = &self.unscored {
+            out.nested("unscored", unscored)?;
+        }
         match &self.pending {
             Some(batch) => out.nested("pending", batch),
             None => Ok(()),
@@ -163,6 +215,15 @@ impl Persist for Ddpo {
     fn load(&mut self, from: &StateReader) -> Result<()> {
         from.nested("prompts", &mut self.stats)?;
         from.nested("updates", &mut self.stepper)?;
+        for (k, (_, stats)) in self.parts.iter_mut().enumerate() {
+            from.nested(&format!("parts.{k}"), stats)?;
+        }
+        self.unscored = None;
+        if from.contains("unscored") {
+            let mut unscored = Unscored::new(0);
+            from.nested("unscored", &mut unscored)?;
+            self.unscored = Some(unscored);
+        }
         self.pending = None;
         if from.contains("pending") {
             let mut batch = Batch::empty()?;

@@ -80,6 +80,19 @@ impl Keep for Trajectories {
     }
 }
 
+impl Persist for Trajectories {
+    fn save(&self, out: &mut StateWriter) -> Result<()> {
+        out.nested("drawn", &Rollout::concat(&self.parts)?)
+    }
+
+    fn load(&mut self, from: &StateReader) -> Result<()> {
+        let mut drawn = Rollout::empty()?;
+        from.nested("drawn", &mut drawn)?;
+        self.parts = vec![drawn];
+        Ok(())
+    }
+}
+
 /// One pair of sample and step to train on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Item {
@@ -114,6 +127,12 @@ impl Rollout {
             log_probs: on_host(&log_probs).contiguous(),
             cond,
         })
+    }
+
+    /// Nothing, for state to be loaded into.
+    pub(crate) fn empty() -> Result<Self> {
+        let none = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+        Self::new(Vec::new(), none(&[1, 0]), none(&[0, 0]), none(&[0]))
     }
 
     /// How many denoising steps.

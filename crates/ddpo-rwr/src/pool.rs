@@ -48,6 +48,27 @@ impl Keep for Harvest<'_> {
     }
 }
 
+impl Persist for Harvest<'_> {
+    fn save(&self, out: &mut StateWriter) -> Result<()> {
+        for (name, parts) in [("means", &self.means), ("stds", &self.stds)] {
+            out.value(&format!("n_{name}"), &parts.len())?;
+            for (i, part) in parts.iter().enumerate() {
+                out.tensor(&format!("{name}.{i}"), part);
+            }
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, from: &StateReader) -> Result<()> {
+        for (name, parts) in [("means", &mut self.means), ("stds", &mut self.stds)] {
+            let n: usize = from.value(&format!("n_{name}"))?;
+            let read = (0..n).map(|i| from.tensor(&format!("{name}.{i}")));
+            *parts = read.collect::<Result<_>>()?;
+        }
+        Ok(())
+    }
+}
+
 fn on_host(tensor: &Tensor) -> Tensor {
     tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float)
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use ddpo_sched::NoiseSchedule;
 use ddpo_train::{
     Algorithm, Context, Event, Persist, Report, Result, SampleRow, Share, StateReader, StateWriter,
-    Stepper, rollout,
+    Stepper, Unscored, rollout,
 };
 
 use crate::pool::Harvest;
@@ -17,6 +17,8 @@ pub struct Rwr {
     pub(crate) config: RwrConfig,
     pub(crate) schedule: NoiseSchedule,
     pub(crate) stepper: Stepper,
+    /// A round whose reward failed.
+    pub(crate) unscored: Option<Unscored>,
     /// What is left of a round that was stopped between two updates.
     pub(crate) pending: Option<Batch>,
 }
@@ -32,6 +34,7 @@ impl Rwr {
             config,
             schedule,
             stepper: Stepper::new(config.max_grad_norm, config.max_skipped),
+            unscored: None,
             pending: None,
         })
     }
@@ -63,7 +66,11 @@ impl Algorithm for Rwr {
         let first = ctx.collective.rank() as u64 * mine;
         let ids: Vec<u64> = (first..first + mine).collect();
         let mut harvest = Harvest::new(self.config.latents, ctx.encoder);
-        let drawn = rollout(ctx, &self.share(epoch, &ids), &mut harvest)?;
+        let share = self.share(epoch, &ids);
+        let mut unscored = self.unscored.take();
+        let drawn = rollout(ctx, &share, &mut harvest, &mut unscored);
+        self.unscored = unscored;
+        let drawn = drawn?;
         let prompts: Vec<&str> = drawn
             .samples
             .iter()
@@ -80,6 +87,8 @@ impl Algorithm for Rwr {
                 prompt: sample.prompt,
                 reward: sample.reward,
                 advantage: weight as f32,
+                parts: sample.parts,
+                answer: sample.answer,
             })
             .collect();
         ctx.emit(&Event::Rewarded {
@@ -128,6 +137,9 @@ impl Algorithm for Rwr {
 impl Persist for Rwr {
     fn save(&self, out: &mut StateWriter) -> Result<()> {
         out.nested("updates", &self.stepper)?;
+        if let Some(unscored) = &self.unscored {
+            out.nested("unscored", unscored)?;
+        }
         match &self.pending {
             Some(batch) => out.nested("pending", batch),
             None => Ok(()),
@@ -136,6 +148,12 @@ impl Persist for Rwr {
 
     fn load(&mut self, from: &StateReader) -> Result<()> {
         from.nested("updates", &mut self.stepper)?;
+        self.unscored = None;
+        if from.contains("unscored") {
+            let mut unscored = Unscored::new(0);
+            from.nested("unscored", &mut unscored)?;
+            self.unscored = Some(unscored);
+        }
         self.pending = None;
         if from.contains("pending") {
             let mut batch = Batch::new(0, Pool::empty(), (0.0, 0.0), (0.0, 0.0));

@@ -4,9 +4,10 @@
 //! Pictures are 2 × 2 pixels, a latent is the picture itself, and the policy starts as the exact denoiser of
 //! standard normal latents plus a small network. Prompts ask for red or blue.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ddpo_reward::{Images, Prompt, Reward};
+use ddpo_reward::{Images, Prompt, Reward, RewardError, Score};
 use ddpo_sched::{Ddim, DenoiseInput, Denoiser, NoiseSchedule, ScheduleConfig, Seeds, Stream};
 use tch::{Device, Kind, Tensor};
 
@@ -165,6 +166,44 @@ impl Reward for AskedColour {
                 sum as f32 / 4.0
             })
             .collect())
+    }
+}
+
+/// [`AskedColour`] behind a service that is gone after so many pictures.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// How many pictures it still scores.
+    pub left: usize,
+    /// The bytes of every picture that it scored, over all clones.
+    pub asked: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Reward for Service {
+    fn name(&self) -> &str {
+        "service"
+    }
+
+    fn score(&mut self, images: &Images, prompts: &[Prompt]) -> ddpo_reward::Result<Vec<f32>> {
+        ddpo_reward::collect(self, images, prompts)
+    }
+
+    fn score_each(
+        &mut self,
+        images: &Images,
+        prompts: &[Prompt],
+        known: &mut dyn FnMut(usize, Score),
+    ) -> ddpo_reward::Result<()> {
+        ddpo_reward::check_batch(images, prompts)?;
+        for i in 0..images.len() {
+            self.left = (self.left.checked_sub(1))
+                .ok_or_else(|| RewardError::transient("service", "is gone"))?;
+            let one = images.select(&[i]);
+            let value = AskedColour.score(&one, &prompts[i..=i])?[0];
+            let mut asked = self.asked.lock().unwrap_or_else(|e| e.into_inner());
+            asked.push(one.bytes().to_vec());
+            known(i, value.into());
+        }
+        Ok(())
     }
 }
 

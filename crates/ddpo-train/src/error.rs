@@ -122,6 +122,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the reward is what failed, so that what was sampled is still good.
+    pub fn is_of_reward(&self) -> bool {
+        matches!(
+            self,
+            Self::Reward(_) | Self::BadReward { .. } | Self::RewardGone { .. }
+        )
+    }
+
     /// Wraps what a model reports.
     pub fn model(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Model(source.into())

@@ -198,6 +198,10 @@ pub struct SampleRow {
     pub reward: f32,
     /// What the algorithm makes of it (after clipping).
     pub advantage: f32,
+    /// What the parts of the reward said, in the order of [`RewardWorker::parts`](crate::RewardWorker::parts).
+    pub parts: Vec<f32>,
+    /// What the reward was told about the picture; empty if it asks nobody.
+    pub answer: String,
 }
 
 /// Named numbers, in the order in which they are to be shown.

@@ -14,6 +14,7 @@ mod rollout;
 mod run;
 mod state;
 mod step;
+mod unscored;
 
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use collective::{Collective, Solo, Threads};
@@ -23,8 +24,9 @@ pub use event::{Boundary, Event, Observer, Phase, Report, SampleRow};
 pub use optimizer::{AdamW, AdamWConfig, GradNorm, Optimizer};
 pub use params::ParamSet;
 pub use policy::{Conditioner, Decoder, Encoder, Policy, Posterior};
-pub use rewards::{Retry, RewardWorker, Ticket};
+pub use rewards::{Answered, Retry, RewardWorker, Ticket};
 pub use rollout::{Keep, Rollouts, Scored, Share, moments, prompt_of, rollout};
 pub use run::{Algorithm, Context, Outcome, Plan, StopFlag, train};
 pub use state::{Persist, StateReader, StateWriter};
 pub use step::{Place, Stepper, Sums};
+pub use unscored::Unscored;

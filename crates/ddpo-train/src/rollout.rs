@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ddpo_reward::{Images, Prompt};
+use ddpo_reward::{Images, Prompt, Score};
 use ddpo_sched::{Denoiser, KeyedNoise, LatentBatch, LogProb, Sampler, StepRecord, Stream, sample};
 use tch::{Device, Tensor};
 
-use crate::{Context, Error, Event, Phase, Result, Ticket};
+use crate::{Context, Error, Event, Persist, Phase, Result, Ticket, Unscored};
 
 /// Which samples of an epoch this rank draws.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +27,9 @@ pub struct Share<'a> {
 }
 
 /// What an algorithm takes from samples while they are drawn.
-pub trait Keep {
+///
+/// What it has taken is its state: an epoch whose reward fails is kept with it.
+pub trait Keep: Persist {
     /// Whether steps come with log-probabilities, and which.
     fn log_prob(&self) -> Option<LogProb> {
         None
@@ -67,6 +69,10 @@ pub struct Scored {
     pub prompt: Prompt,
     /// What the reward said.
     pub reward: f32,
+    /// What its parts said, if it has any.
+    pub parts: Vec<f32>,
+    /// What it was told about the picture; empty if it asks nobody. Of samples of this rank only.
+    pub answer: String,
 }
 
 /// An epoch's samples of all ranks.
@@ -91,33 +97,76 @@ impl Rollouts {
 ///
 /// Pictures go to the reward as they come, so that it works while the next batch is denoised.
 ///
+/// When the reward fails, all that was drawn and all that was scored is put into `unscored`, with the state of
+/// `keep`; given back with the same epoch, the drawing is left out and only what has no score is asked for.
+///
 /// # Errors
 /// [`Error::Stopped`] on request, midway only with one rank; what the model, the reward, an observer or `keep`
 /// reports.
-pub fn rollout(ctx: &mut Context<'_>, share: &Share<'_>, keep: &mut dyn Keep) -> Result<Rollouts> {
+pub fn rollout(
+    ctx: &mut Context<'_>,
+    share: &Share<'_>,
+    keep: &mut dyn Keep,
+    unscored: &mut Option<Unscored>,
+) -> Result<Rollouts> {
     if ctx.prompts.is_empty() {
         return Err(Error::config("prompts", 0, "must be at least 1"));
     }
     let begin = Instant::now();
-    let tickets = draw(ctx, share, keep)?;
+    let kept = unscored.take().filter(|kept| kept.epoch == share.epoch);
+    let (mut pictures, tickets) = match kept {
+        Some(kept) => {
+            kept.restore(keep)?;
+            let tickets = kept.submit(ctx, share);
+            (kept, tickets)
+        }
+        None => {
+            let mut drawn = Unscored::new(share.epoch);
+            let tickets = draw(ctx, share, keep, &mut drawn)?;
+            (drawn, tickets)
+        }
+    };
     let sampled = Instant::now();
-    let (epoch, total) = (share.epoch, tickets.len() as u64);
-    let mut rewards = Vec::with_capacity(share.sample_ids.len());
-    for (done, ticket) in (1..).zip(tickets) {
-        rewards.extend(ticket.wait()?);
-        ctx.emit(&Event::Progress {
-            epoch,
-            phase: Phase::Reward,
-            done,
-            total,
-        })?;
+    if let Err(error) = wait(ctx, &mut pictures, tickets) {
+        // Several ranks do not stop in the middle of an epoch: the others wait for this one's rewards.
+        if ctx.collective.world() == 1 {
+            pictures.keep(keep)?;
+            *unscored = Some(pictures);
+        }
+        return Err(error);
     }
-    let wait_seconds = sampled.elapsed().as_secs_f64();
     Ok(Rollouts {
-        samples: exchange(ctx, share, &rewards)?,
+        wait_seconds: sampled.elapsed().as_secs_f64(),
         sample_seconds: (sampled - begin).as_secs_f64(),
-        wait_seconds,
+        samples: exchange(ctx, share, pictures.scores())?,
     })
+}
+
+/// Takes in the scores as they come. After the first error, waits for what is being scored and no more.
+fn wait(
+    ctx: &mut Context<'_>,
+    pictures: &mut Unscored,
+    tickets: Vec<(Vec<usize>, Ticket)>,
+) -> Result<()> {
+    let (total, mut first) = (tickets.len() as u64, None);
+    for (done, (rows, ticket)) in (1..).zip(tickets) {
+        let (may_stop, stop) = (ctx.collective.world() == 1, ctx.stop.clone());
+        let answered = ticket.settle(&|| !(may_stop && stop.requested()));
+        pictures.take_in(&rows, answered.scores);
+        if let (Some(error), None) = (answered.error, &first) {
+            ctx.rewards.drop_queued();
+            first = Some(error);
+        }
+        if first.is_none() {
+            ctx.emit(&Event::Progress {
+                epoch: pictures.epoch,
+                phase: Phase::Reward,
+                done,
+                total,
+            })?;
+        }
+    }
+    first.map_or(Ok(()), Err)
 }
 
 /// What a sample of an epoch is asked to show: uniform and independent from one group of
@@ -136,7 +185,12 @@ pub fn moments(values: impl ExactSizeIterator<Item = f64> + Clone) -> (f64, f64)
     (mean, variance.sqrt())
 }
 
-fn draw(ctx: &mut Context<'_>, share: &Share<'_>, keep: &mut dyn Keep) -> Result<Vec<Ticket>> {
+fn draw(
+    ctx: &mut Context<'_>,
+    share: &Share<'_>,
+    keep: &mut dyn Keep,
+    pictures: &mut Unscored,
+) -> Result<Vec<(Vec<usize>, Ticket)>> {
     let mut tickets = Vec::new();
     for (at, chunk) in share.sample_ids.chunks(share.batch.max(1)).enumerate() {
         let prompts: Vec<Prompt> = chunk
@@ -154,7 +208,8 @@ fn draw(ctx: &mut Context<'_>, share: &Share<'_>, keep: &mut dyn Keep) -> Result
             prompts: &prompts,
             images: &images,
         })?;
-        tickets.push(ctx.rewards.submit(images, prompts));
+        let rows = pictures.add(Arc::clone(&images));
+        tickets.push((rows, ctx.rewards.submit(images, prompts)));
     }
     Ok(tickets)
 }
@@ -200,8 +255,9 @@ fn denoise(
     }
 }
 
-/// Rewards of all ranks, by sample id.
-fn exchange(ctx: &Context<'_>, share: &Share<'_>, rewards: &[f32]) -> Result<Vec<Scored>> {
+/// Rewards of all ranks, by sample id. Answers stay with the rank that asked.
+fn exchange(ctx: &Context<'_>, share: &Share<'_>, scores: Vec<Score>) -> Result<Vec<Scored>> {
+    let n_parts = ctx.rewards.parts().len();
     let gather = |values: Vec<f64>| -> Result<Vec<f64>> {
         let values = Tensor::from_slice(&values).to_device(ctx.device);
         let all = ctx.collective.all_gather(&values)?;
@@ -209,16 +265,35 @@ fn exchange(ctx: &Context<'_>, share: &Share<'_>, rewards: &[f32]) -> Result<Vec
     };
     // Ids are below 2⁵³ and rewards f32: f64 carries both exactly.
     let ids = gather(share.sample_ids.iter().map(|&id| id as f64).collect())?;
-    let rewards = gather(rewards.iter().map(|&r| f64::from(r)).collect())?;
+    let rewards = gather(scores.iter().map(|s| f64::from(s.value)).collect())?;
+    let parts = match n_parts {
+        0 => Vec::new(),
+        _ => gather(
+            scores
+                .iter()
+                .flat_map(|s| s.parts.iter().map(|&p| f64::from(p)))
+                .collect(),
+        )?,
+    };
     let mut scored: Vec<Scored> = ids
         .into_iter()
         .zip(rewards)
-        .map(|(id, reward)| Scored {
+        .enumerate()
+        .map(|(row, (id, reward))| Scored {
             sample_id: id as u64,
             prompt: prompt_of(ctx, share, id as u64).clone(),
             reward: reward as f32,
+            parts: parts[row * n_parts..(row + 1) * n_parts]
+                .iter()
+                .map(|&p| p as f32)
+                .collect(),
+            answer: String::new(),
         })
         .collect();
+    let first = ctx.collective.rank() * scores.len();
+    for (sample, score) in scored[first..].iter_mut().zip(scores) {
+        sample.answer = score.answer;
+    }
     scored.sort_by_key(|sample| sample.sample_id);
     Ok(scored)
 }

@@ -170,19 +170,23 @@ struct Progress {
     epochs_done: u64,
     reward_queries: u64,
     seconds: f64,
+    /// A reward failed after the last epoch, while observers looked at the policy.
+    boundary_due: bool,
 }
 
 impl Persist for Progress {
     fn save(&self, out: &mut StateWriter) -> Result<()> {
         out.value("epochs_done", &self.epochs_done)?;
         out.value("reward_queries", &self.reward_queries)?;
-        out.value("seconds", &self.seconds)
+        out.value("seconds", &self.seconds)?;
+        out.value("boundary_due", &self.boundary_due)
     }
 
     fn load(&mut self, from: &StateReader) -> Result<()> {
         self.epochs_done = from.value("epochs_done")?;
         self.reward_queries = from.value("reward_queries")?;
         self.seconds = from.value("seconds")?;
+        self.boundary_due = from.value("boundary_due")?;
         Ok(())
     }
 }
@@ -192,7 +196,8 @@ impl Persist for Progress {
 /// A run that goes on from any of its checkpoints ends with the same bytes as one that was never interrupted.
 ///
 /// # Errors
-/// What the algorithm, an observer or the disk reports. The last checkpoint stays whole.
+/// What the algorithm, an observer or the disk reports. The last checkpoint stays whole. When the reward fails, a
+/// checkpoint with the sampled part of the epoch is written first.
 pub fn train<A: Algorithm + ?Sized>(
     algorithm: &mut A,
     ctx: &mut Context<'_>,
@@ -206,6 +211,9 @@ pub fn train<A: Algorithm + ?Sized>(
                 epochs_done: progress.epochs_done,
                 reward_queries: progress.reward_queries,
             })?;
+            if std::mem::take(&mut progress.boundary_due) {
+                ctx.at_boundary(&progress, progress.epochs_done >= plan.epochs)?;
+            }
         }
         None => ctx.at_boundary(&progress, plan.epochs == 0)?,
     }
@@ -218,13 +226,31 @@ pub fn train<A: Algorithm + ?Sized>(
                 let checkpoint = write(algorithm, ctx, plan, &progress, &name)?;
                 return Ok(Outcome::Interrupted { checkpoint });
             }
+            Err(error) if error.is_of_reward() && ctx.collective.world() == 1 => {
+                // What was sampled and scored is state: a resumed run asks for the rest.
+                let name = format!("epoch-{:06}-partial", progress.epochs_done);
+                write(algorithm, ctx, plan, &progress, &name)?;
+                return Err(error);
+            }
             other => other?,
         }
         let epoch_seconds = begin.elapsed().as_secs_f64();
         progress.seconds += epoch_seconds;
         let epochs_done = progress.epochs_done;
         outcome = ending(ctx, plan, &progress, epoch_seconds)?;
-        ctx.at_boundary(&progress, outcome.is_some())?;
+        if let Err(error) = ctx.at_boundary(&progress, outcome.is_some()) {
+            if error.is_of_reward() && ctx.collective.world() == 1 {
+                progress.boundary_due = true;
+                write(
+                    algorithm,
+                    ctx,
+                    plan,
+                    &progress,
+                    &format!("epoch-{epochs_done:06}"),
+                )?;
+            }
+            return Err(error);
+        }
         let due = plan.checkpoint_every > 0 && epochs_done % plan.checkpoint_every == 0;
         if due || outcome.is_some() {
             let name = format!("epoch-{epochs_done:06}");

@@ -208,3 +208,26 @@ impl StateReader {
         }
     }
 }
+
+/// State of something that is not there at the moment, passed on as it is.
+impl Persist for StateReader {
+    fn save(&self, out: &mut StateWriter) -> Result<()> {
+        for (name, tensor) in &self.tensors {
+            out.tensor(name, tensor);
+        }
+        self.values
+            .iter()
+            .try_for_each(|(name, value)| out.value(name, value))
+    }
+
+    fn load(&mut self, from: &StateReader) -> Result<()> {
+        self.file.clone_from(&from.file);
+        self.tensors = from
+            .tensors
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+            .collect();
+        self.values.clone_from(&from.values);
+        Ok(())
+    }
+}

@@ -82,4 +82,9 @@ impl RewardPlan {
     pub fn name(&self) -> &'static str {
         self.kind.name()
     }
+
+    /// Whether somebody is asked about pictures, whose answers are kept.
+    pub fn has_answers(&self) -> bool {
+        false
+    }
 }

@@ -16,14 +16,19 @@ use ddpo_train::{Error, Event, Observer, Report, SampleRow};
 pub struct Tables {
     metrics: PathBuf,
     samples: PathBuf,
+    /// Columns of `samples.csv` after the fixed ones.
+    more: Vec<String>,
 }
 
 impl Tables {
-    /// In this folder.
-    pub fn new(folder: &Path) -> Self {
+    /// In this folder, with a column for each part of the reward, and one for what it is told about pictures.
+    pub fn new(folder: &Path, parts: &[String], has_answers: bool) -> Self {
+        let parts = parts.iter().map(|name| format!("reward/{name}"));
+        let answer = has_answers.then(|| "answer".to_owned());
         Self {
             metrics: folder.join("metrics.csv"),
             samples: folder.join("samples.csv"),
+            more: parts.chain(answer).collect(),
         }
     }
 
@@ -36,10 +41,13 @@ impl Tables {
             }
             Event::Rewarded { epoch, samples } => {
                 cut(&self.samples, *epoch)?;
+                let more = self.more.iter().map(String::as_str);
+                let columns: Vec<&str> = SAMPLE_COLUMNS.into_iter().chain(more).collect();
+                let width = columns.len();
                 append(
                     &self.samples,
-                    &SAMPLE_COLUMNS,
-                    samples.iter().map(|row| sample_cells(*epoch, row)),
+                    &columns,
+                    samples.iter().map(|row| sample_cells(*epoch, row, width)),
                 )
             }
             Event::EpochDone {
@@ -63,14 +71,19 @@ impl Observer for Tables {
     }
 }
 
-fn sample_cells(epoch: u64, row: &SampleRow) -> Vec<String> {
-    vec![
+fn sample_cells(epoch: u64, row: &SampleRow, width: usize) -> Vec<String> {
+    let mut cells = vec![
         epoch.to_string(),
         row.sample_id.to_string(),
         row.prompt.text.clone(),
         row.reward.to_string(),
         row.advantage.to_string(),
-    ]
+    ];
+    cells.extend(row.parts.iter().map(f32::to_string));
+    if cells.len() < width {
+        cells.push(row.answer.clone());
+    }
+    cells
 }
 
 /// The fixed columns first, then the algorithm's in its order, times last.
@@ -163,12 +176,18 @@ mod tests {
     use super::*;
     use ddpo_reward::Prompt;
 
+    fn of_two(folder: &Path) -> Tables {
+        Tables::new(folder, &["a", "b"].map(str::to_owned), true)
+    }
+
     fn epoch(tables: &Tables, epoch: u64, reward: f32) {
         let samples = [SampleRow {
             sample_id: epoch,
             prompt: Prompt::new(0, "a \"cat\", asleep"),
             reward,
             advantage: 0.5,
+            parts: vec![reward, 0.25],
+            answer: "it says:\n\"a cat\"".to_owned(),
         }];
         let mut report = Report::default();
         report.push("time/epoch_s", 1.0);
@@ -198,7 +217,7 @@ mod tests {
     #[test]
     fn a_resumed_run_has_the_rows_of_an_uninterrupted_one() {
         let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
-        let [whole, resumed] = [0, 1].map(|i| Tables::new(folders[i].path()));
+        let [whole, resumed] = [0, 1].map(|i| of_two(folders[i].path()));
         for e in 0..4 {
             epoch(&whole, e, e as f32);
         }
@@ -219,12 +238,16 @@ mod tests {
     #[test]
     fn columns_begin_with_the_fixed_ones_and_end_with_times() {
         let folder = tempfile::tempdir().expect("a folder");
-        let tables = Tables::new(folder.path());
+        let tables = of_two(folder.path());
         epoch(&tables, 0, 2.0);
         let [metrics, samples] = read(&tables);
         assert_eq!(
             metrics.lines().next(),
             Some("epoch,reward_queries,reward/mean,reward/std,policy/grad_norm,time/epoch_s")
+        );
+        assert_eq!(
+            samples.lines().next(),
+            Some("epoch,sample_id,prompt,reward,advantage,reward/a,reward/b,answer")
         );
         let rows = ddpo_eval::runs::parse_samples(samples.as_bytes(), &tables.samples);
         assert_eq!(rows.expect("samples")[0].prompt, "a \"cat\", asleep");

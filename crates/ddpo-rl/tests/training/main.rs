@@ -1,6 +1,8 @@
 //! Whole runs in a world of 2 × 2 pixels.
 
+mod parts;
 mod resume;
+mod unscored;
 
 use ddpo_reward::{Images, Prompt, Reward};
 use ddpo_rl::{Baseline, Ddpo, DdpoConfig, Estimator};

@@ -1,6 +1,7 @@
 //! Whole runs in a world of 2 × 2 pixels.
 
 mod resume;
+mod unscored;
 
 use ddpo_rwr::{Latents, Moments, Order, Rewards, Rwr, RwrConfig, Scope, Weighting};
 use ddpo_sched::{NoiseSchedule, ScheduleConfig};

@@ -1,0 +1,154 @@
+//! An epoch that is drawn and not whole scored: what a failed reward leaves behind.
+
+use std::sync::Arc;
+
+use ddpo_reward::{Images, Prompt, Score};
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::rollout::prompt_of;
+use crate::{Context, Error, Keep, Persist, Result, Share, StateReader, StateWriter, Ticket};
+
+/// Pictures of an epoch, the scores that are known, and what the algorithm has taken from the denoising loop.
+///
+/// An algorithm has one as part of its state and lends it to [`rollout`](crate::rollout).
+#[derive(Debug)]
+pub struct Unscored {
+    pub(crate) epoch: u64,
+    images: Vec<Arc<Images>>,
+    /// One a picture, over all batches.
+    scores: Vec<Option<Score>>,
+    /// State of the algorithm's [`Keep`].
+    kept: StateReader,
+}
+
+/// A score in a checkpoint.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    value: f32,
+    parts: Vec<f32>,
+    answer: String,
+}
+
+impl Unscored {
+    /// Nothing yet, and what state is loaded into.
+    pub fn new(epoch: u64) -> Self {
+        Self {
+            epoch,
+            images: Vec::new(),
+            scores: Vec::new(),
+            kept: StateWriter::new().into_reader(),
+        }
+    }
+
+    /// Adds a batch; which rows its pictures have.
+    pub(crate) fn add(&mut self, images: Arc<Images>) -> Vec<usize> {
+        let first = self.scores.len();
+        self.scores.resize(first + images.len(), None);
+        self.images.push(images);
+        (first..self.scores.len()).collect()
+    }
+
+    /// Keeps what is known of these rows.
+    pub(crate) fn take_in(&mut self, rows: &[usize], scores: Vec<Option<Score>>) {
+        for (&row, score) in rows.iter().zip(scores) {
+            self.scores[row] = score.or(self.scores[row].take());
+        }
+    }
+
+    /// The scores that are known: one a picture once nothing has failed.
+    pub(crate) fn scores(self) -> Vec<Score> {
+        self.scores.into_iter().flatten().collect()
+    }
+
+    /// Takes the state of what was kept while drawing.
+    pub(crate) fn keep(&mut self, keep: &dyn Keep) -> Result<()> {
+        let mut state = StateWriter::new();
+        keep.save(&mut state)?;
+        self.kept = state.into_reader();
+        Ok(())
+    }
+
+    /// Gives that state back.
+    pub(crate) fn restore(&self, keep: &mut dyn Keep) -> Result<()> {
+        keep.load(&self.kept)
+    }
+
+    /// Puts the pictures without a score in the queue again, batch by batch.
+    pub(crate) fn submit(&self, ctx: &Context<'_>, share: &Share<'_>) -> Vec<(Vec<usize>, Ticket)> {
+        let (mut first, mut tickets) = (0, Vec::new());
+        for images in &self.images {
+            let open: Vec<usize> = (0..images.len())
+                .filter(|at| self.scores[first + at].is_none())
+                .collect();
+            if !open.is_empty() {
+                let rows: Vec<usize> = open.iter().map(|at| first + at).collect();
+                let ids = rows.iter().map(|&row| share.sample_ids[row]);
+                let prompts: Vec<Prompt> =
+                    ids.map(|id| prompt_of(ctx, share, id).clone()).collect();
+                let ticket = ctx.rewards.submit(Arc::new(images.select(&open)), prompts);
+                tickets.push((rows, ticket));
+            }
+            first += images.len();
+        }
+        tickets
+    }
+}
+
+impl Persist for Unscored {
+    fn save(&self, out: &mut StateWriter) -> Result<()> {
+        out.value("epoch", &self.epoch)?;
+        let stored = |score: &Score| Stored {
+            value: score.value,
+            parts: score.parts.clone(),
+            answer: score.answer.clone(),
+        };
+        let scores: Vec<Option<Stored>> = self
+            .scores
+            .iter()
+            .map(|score| score.as_ref().map(stored))
+            .collect();
+        out.value("scores", &scores)?;
+        out.value("batches", &self.images.len())?;
+        for (i, images) in self.images.iter().enumerate() {
+            let shape = images.view().dim();
+            let shape = [shape.0, shape.1, shape.2, 3].map(|n| n as i64);
+            let pixels = Tensor::from_slice(images.bytes()).view(shape);
+            out.tensor(&format!("images.{i}"), &pixels);
+        }
+        out.nested("kept", &self.kept)
+    }
+
+    fn load(&mut self, from: &StateReader) -> Result<()> {
+        self.epoch = from.value("epoch")?;
+        let scores: Vec<Option<Stored>> = from.value("scores")?;
+        let score = |stored: Stored| Score {
+            value: stored.value,
+            parts: stored.parts,
+            answer: stored.answer,
+        };
+        self.scores = scores.into_iter().map(|stored| stored.map(score)).collect();
+        let n_batches: usize = from.value("batches")?;
+        let images = (0..n_batches).map(|i| pictures(from, &format!("images.{i}")));
+        self.images = images.collect::<Result<_>>()?;
+        let n: usize = self.images.iter().map(|images| images.len()).sum();
+        if n != self.scores.len() {
+            let reason = format!("has {} entries for {n} pictures", self.scores.len());
+            return Err(from.refuse("scores", &reason));
+        }
+        from.nested("kept", &mut self.kept)
+    }
+}
+
+fn pictures(from: &StateReader, name: &str) -> Result<Arc<Images>> {
+    let pixels = from.tensor(name)?;
+    let &[n, height, width, 3] = pixels.size().as_slice() else {
+        return Err(from.refuse(name, "is no batch of pictures"));
+    };
+    let bytes = Vec::<u8>::try_from(&pixels.flatten(0, -1)).map_err(Error::model)?;
+    let images = Images::from_bytes(n as usize, height as usize, width as usize, bytes);
+    images
+        .map(Arc::new)
+        .map_err(|error| from.refuse(name, &error.to_string()))
+}
