@@ -1,6 +1,9 @@
 //! The paper's prompt sets, letter by letter.
 
+mod sets;
+
 use crate::Prompt;
+pub use sets::PromptSet;
 
 /// The 45 common animals, used bare ("cat", no article) for the aesthetic reward.
 ///
@@ -156,58 +159,121 @@ pub const EVERYDAY_OBJECTS: [&str; 50] = [
     "Flower",
 ];
 
-/// The three activities as both codebases write them; the paper's text has "washing dishes".
+/// The three activities as both codebases write them ([`PAPER_ACTIVITIES`] as the paper's text does).
 pub const ACTIVITIES: [&str; 3] = ["washing the dishes", "riding a bike", "playing chess"];
 
-/// Which set a prompt is drawn from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum PromptSet {
-    /// [`COMMON_ANIMALS`], bare.
-    Animals,
-    /// [`UNSEEN_ANIMALS`], bare.
-    UnseenAnimals,
-    /// [`EVERYDAY_OBJECTS`], bare.
-    Objects,
-    /// Every common animal with every activity: "a cat washing the dishes", 135 prompts, animal by animal.
-    Activities,
-}
+/// The three activities as the paper's text writes them: Black et al. 2023, section 6.2 and appendix D.6.
+pub const PAPER_ACTIVITIES: [&str; 3] = ["washing dishes", "riding a bike", "playing chess"];
 
-impl PromptSet {
-    /// All sets.
-    pub const ALL: [Self; 4] = [
-        Self::Animals,
-        Self::UnseenAnimals,
-        Self::Objects,
-        Self::Activities,
-    ];
+/// The 22 animals that are counted.
+///
+/// jannerm/ddpo, commit f0b6ca7, `assets/very_simple_animals.txt`.
+pub const COUNTED_ANIMALS: [&str; 22] = [
+    "cat", "dog", "horse", "monkey", "rabbit", "spider", "bird", "sheep", "cow", "lion", "tiger",
+    "bear", "raccoon", "fox", "wolf", "ant", "fish", "squirrel", "turtle", "frog", "chicken",
+    "pig",
+];
 
-    /// The name in configurations.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Animals => "animals",
-            Self::UnseenAnimals => "unseen-animals",
-            Self::Objects => "objects",
-            Self::Activities => "activities",
-        }
-    }
+/// How many of them: two to eight, both ends included (jannerm/ddpo, commit f0b6ca7, `llava_counting`).
+pub const COUNTS: [&str; 7] = ["two", "three", "four", "five", "six", "seven", "eight"];
 
-    /// The set of this name.
-    pub fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|set| set.name() == name)
-    }
+/// The four prompts of the comparison with DPOK, for which one model is trained.
+///
+/// Black et al. 2023, appendix C: without DPOK's own capitals and full stops.
+pub const DPOK: [&str; 4] = [
+    "a green colored rabbit",
+    "four wolves in the park",
+    "a dog and a cat",
+    "a dog on the moon",
+];
 
-    /// The prompts, numbered from 0.
-    pub fn prompts(self) -> Vec<Prompt> {
-        match self {
-            Self::Animals => numbered(COMMON_ANIMALS),
-            Self::UnseenAnimals => numbered(UNSEEN_ANIMALS),
-            Self::Objects => numbered(EVERYDAY_OBJECTS),
-            Self::Activities => numbered(COMMON_ANIMALS.iter().flat_map(|animal| {
-                ACTIVITIES.map(|activity| format!("{} {activity}", with_article(animal)))
-            })),
-        }
-    }
+/// Scenarios by which the alignment model is shown to generalise: other animals, activities, and things.
+///
+/// rl-diffusion.github.io, and in part Black et al. 2023, figures 6 and 16. The paper has no figures for them.
+pub const UNSEEN_SCENARIOS: [&str; 12] = [
+    "a capybara washing dishes",
+    "a snail playing chess",
+    "a dog doing laundry",
+    "a giraffe playing basketball",
+    "a parrot driving a car",
+    "a duck taking an exam",
+    "a robot fishing in a lake",
+    "a horse typing on a keyboard",
+    "a rabbit sewing clothes",
+    "a tree riding a bike",
+    "a car eating a sandwich",
+    "an apple playing soccer",
+];
+
+/// Those 23 of [`UNSEEN_ANIMALS`] that the pocket world has drawings of, lower case as its tokenizer makes them.
+pub const POCKET_UNSEEN_ANIMALS: [&str; 23] = [
+    "elephant",
+    "giraffe",
+    "hippopotamus",
+    "rhinoceros",
+    "penguin",
+    "seal",
+    "otter",
+    "orangutan",
+    "koala",
+    "crocodile",
+    "octopus",
+    "squid",
+    "lobster",
+    "crab",
+    "jellyfish",
+    "flamingo",
+    "parrot",
+    "peacock",
+    "skunk",
+    "badger",
+    "sloth",
+    "beaver",
+    "moose",
+];
+
+/// Those 28 of [`EVERYDAY_OBJECTS`] that the pocket world has drawings of, lower case as its tokenizer makes them.
+pub const POCKET_OBJECTS: [&str; 28] = [
+    "chair",
+    "car",
+    "coffee cup",
+    "lamp",
+    "television",
+    "sofa",
+    "computer",
+    "smartphone",
+    "bicycle",
+    "bookshelf",
+    "clock",
+    "mirror",
+    "picture frame",
+    "trash can",
+    "plant pot",
+    "backpack",
+    "umbrella",
+    "sunglasses",
+    "wallet",
+    "pen",
+    "pencil",
+    "notebook",
+    "scissors",
+    "ruler",
+    "envelope",
+    "key",
+    "skull",
+    "flower",
+];
+
+/// The 398 animals of ImageNet, with all their names: "tench, Tinca tinca" to "puffer, pufferfish, blowfish,
+/// globefish".
+///
+/// Classes 0 to 397 (Black et al. 2023, section 6.1; jannerm/ddpo draws `randint(0, 397)`, ddpo-pytorch slices
+/// `[0:398]`). Where they are from: `assets/LICENSES.md`.
+pub fn imagenet_animals() -> impl ExactSizeIterator<Item = &'static str> {
+    let lines: Vec<&str> = include_str!("../assets/imagenet_animals.txt")
+        .lines()
+        .collect();
+    lines.into_iter()
 }
 
 /// Prompts in the order of their texts, numbered from 0.
@@ -227,6 +293,19 @@ pub fn with_article(noun: &str) -> String {
     format!("{article} {noun}")
 }
 
+/// The plural of a name in [`COUNTED_ANIMALS`] or [`COMMON_ANIMALS`], as inflect makes it: "wolves", "sheep".
+pub fn plural(noun: &str) -> String {
+    match noun {
+        "sheep" | "deer" | "fish" | "squid" | "moose" => noun.to_owned(),
+        "mouse" => "mice".to_owned(),
+        "goose" => "geese".to_owned(),
+        "wolf" => "wolves".to_owned(),
+        "butterfly" | "fly" => format!("{}ies", &noun[..noun.len() - 1]),
+        "fox" | "ostrich" | "octopus" => format!("{noun}es"),
+        _ => format!("{noun}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,7 +313,8 @@ mod tests {
 
     #[test]
     fn sets_have_the_paper_s_sizes_and_no_text_twice() {
-        for (set, n) in PromptSet::ALL.into_iter().zip([45, 38, 50, 135]) {
+        let sizes = [45, 398, 38, 50, 135, 135, 154, 4, 12, 23, 28];
+        for (set, n) in PromptSet::ALL.into_iter().zip(sizes) {
             let prompts = set.prompts();
             let texts: HashSet<_> = prompts.iter().map(|p| p.text.to_lowercase()).collect();
             assert_eq!((prompts.len(), texts.len()), (n, n), "{}", set.name());
@@ -250,6 +330,62 @@ mod tests {
         for text in UNSEEN_ANIMALS.iter().chain(&EVERYDAY_OBJECTS) {
             assert!(!seen.contains(text.to_lowercase().as_str()), "{text}");
         }
+    }
+
+    #[test]
+    fn imagenet_s_animals_are_those_of_the_label_file() {
+        let names: Vec<&str> = imagenet_animals().collect();
+        let unique: HashSet<_> = names.iter().collect();
+        let with_commas = names.iter().filter(|name| name.contains(',')).count();
+        let longest = names.iter().map(|name| name.len()).max();
+        assert_eq!((names.len(), unique.len(), with_commas), (398, 398, 225));
+        assert_eq!(longest, Some(121));
+        assert_eq!(names[0], "tench, Tinca tinca");
+        assert_eq!(names[397], "puffer, pufferfish, blowfish, globefish");
+        // Dogs are classes 151 to 268.
+        assert_eq!((names[151], names[268]), ("Chihuahua", "Mexican hairless"));
+    }
+
+    #[test]
+    fn counts_and_activities_are_worded_as_the_codebases_do() {
+        let texts = |set: PromptSet| -> Vec<String> {
+            set.prompts()
+                .into_iter()
+                .map(|prompt| prompt.text)
+                .collect()
+        };
+        let counting = texts(PromptSet::Counting);
+        for text in [
+            "six monkeys",
+            "four wolves",
+            "eight fish",
+            "two sheep",
+            "three foxes",
+        ] {
+            assert!(counting.iter().any(|known| known == text), "{text}");
+        }
+        let (code, paper) = (
+            texts(PromptSet::Activities),
+            texts(PromptSet::ActivitiesPaper),
+        );
+        let same = code.iter().zip(&paper).filter(|(a, b)| a == b).count();
+        assert_eq!(same, 90);
+        assert_eq!(paper[0], "a cat washing dishes");
+    }
+
+    #[test]
+    fn what_pocket_draws_is_a_part_of_the_paper_s_lists_in_their_order() {
+        let part = |part: &[&str], whole: &[&str]| {
+            let mut whole = whole.iter().map(|name| name.to_lowercase());
+            part.iter().all(|name| whole.any(|known| known == *name))
+        };
+        assert!(part(&POCKET_UNSEEN_ANIMALS, &UNSEEN_ANIMALS));
+        assert!(part(&POCKET_OBJECTS, &EVERYDAY_OBJECTS));
+        assert!(
+            COUNTED_ANIMALS
+                .iter()
+                .all(|name| COMMON_ANIMALS.contains(name))
+        );
     }
 
     #[test]

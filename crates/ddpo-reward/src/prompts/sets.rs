@@ -1,0 +1,100 @@
+//! The sets that configurations can name.
+
+use super::{
+    ACTIVITIES, COMMON_ANIMALS, COUNTED_ANIMALS, COUNTS, DPOK, EVERYDAY_OBJECTS, PAPER_ACTIVITIES,
+    POCKET_OBJECTS, POCKET_UNSEEN_ANIMALS, UNSEEN_ANIMALS, UNSEEN_SCENARIOS, imagenet_animals,
+    numbered, plural, with_article,
+};
+use crate::Prompt;
+
+/// Which set a prompt is drawn from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PromptSet {
+    /// [`COMMON_ANIMALS`], bare.
+    Animals,
+    /// [`imagenet_animals`], bare, with all their names.
+    ImagenetAnimals,
+    /// [`UNSEEN_ANIMALS`], bare.
+    UnseenAnimals,
+    /// [`EVERYDAY_OBJECTS`], bare.
+    Objects,
+    /// Every common animal with every one of [`ACTIVITIES`]: "a cat washing the dishes", 135 prompts, animal by animal.
+    Activities,
+    /// The same with [`PAPER_ACTIVITIES`]: "a cat washing dishes".
+    ActivitiesPaper,
+    /// [`COUNTED_ANIMALS`], two to eight of them: "six monkeys", 154 prompts, animal by animal.
+    Counting,
+    /// [`DPOK`].
+    Dpok,
+    /// [`UNSEEN_SCENARIOS`].
+    UnseenScenarios,
+    /// [`POCKET_UNSEEN_ANIMALS`], bare.
+    PocketUnseenAnimals,
+    /// [`POCKET_OBJECTS`], bare.
+    PocketObjects,
+}
+
+impl PromptSet {
+    /// All sets.
+    pub const ALL: [Self; 11] = [
+        Self::Animals,
+        Self::ImagenetAnimals,
+        Self::UnseenAnimals,
+        Self::Objects,
+        Self::Activities,
+        Self::ActivitiesPaper,
+        Self::Counting,
+        Self::Dpok,
+        Self::UnseenScenarios,
+        Self::PocketUnseenAnimals,
+        Self::PocketObjects,
+    ];
+
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Animals => "animals",
+            Self::ImagenetAnimals => "imagenet-animals",
+            Self::UnseenAnimals => "unseen-animals",
+            Self::Objects => "objects",
+            Self::Activities => "activities",
+            Self::ActivitiesPaper => "activities-paper",
+            Self::Counting => "counting",
+            Self::Dpok => "dpok",
+            Self::UnseenScenarios => "unseen-scenarios",
+            Self::PocketUnseenAnimals => "pocket-unseen-animals",
+            Self::PocketObjects => "pocket-objects",
+        }
+    }
+
+    /// The set of this name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|set| set.name() == name)
+    }
+
+    /// The prompts, numbered from 0.
+    pub fn prompts(self) -> Vec<Prompt> {
+        let doing = |activities: [&'static str; 3]| {
+            numbered(COMMON_ANIMALS.iter().flat_map(|animal| {
+                activities.map(|activity| format!("{} {activity}", with_article(animal)))
+            }))
+        };
+        match self {
+            Self::Animals => numbered(COMMON_ANIMALS),
+            Self::ImagenetAnimals => numbered(imagenet_animals()),
+            Self::UnseenAnimals => numbered(UNSEEN_ANIMALS),
+            Self::Objects => numbered(EVERYDAY_OBJECTS),
+            Self::Activities => doing(ACTIVITIES),
+            Self::ActivitiesPaper => doing(PAPER_ACTIVITIES),
+            Self::Counting => numbered(COUNTED_ANIMALS.iter().flat_map(|animal| {
+                let many = plural(animal);
+                COUNTS.map(|count| format!("{count} {many}"))
+            })),
+            Self::Dpok => numbered(DPOK),
+            Self::UnseenScenarios => numbered(UNSEEN_SCENARIOS),
+            Self::PocketUnseenAnimals => numbered(POCKET_UNSEEN_ANIMALS),
+            Self::PocketObjects => numbered(POCKET_OBJECTS),
+        }
+    }
+}
