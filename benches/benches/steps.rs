@@ -72,7 +72,8 @@ fn rewards(criterion: &mut Criterion) {
 
 fn composition(criterion: &mut Criterion) {
     let pack = Pack::embedded().expect("the shipped artwork");
-    let composer = Composer::new(&pack, Mixture::default()).expect("the default mixture");
+    let composer =
+        Composer::new(&pack, Mixture::singles()).expect("the mixture of single entities");
     let mut pixels = Box::new([0; SCENE_BYTES]);
     let mut index = 0;
     let mut group = criterion.benchmark_group("composition");

@@ -20,7 +20,7 @@ pub fn animals(n: usize) -> Vec<Prompt> {
 /// None, unless the artwork was built in damaged.
 pub fn scenes(n: usize) -> Result<Images> {
     let pack = Pack::embedded()?;
-    let composer = Composer::new(&pack, Mixture::default())?;
+    let composer = Composer::new(&pack, Mixture::singles())?;
     let mut bytes = Vec::with_capacity(n * SCENE_BYTES);
     for index in 0..n as u64 {
         bytes.extend_from_slice(composer.scene(0, index).render(&pack).as_slice());

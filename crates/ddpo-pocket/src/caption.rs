@@ -1,10 +1,11 @@
 //! Captions of scenes, lower case, in the form of the paper's prompts first.
 
+pub use ddpo_reward::prompts::plural;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::artwork::Pack;
-use crate::scene::{Ground, Scene};
+use crate::scene::{Activity, Color, Ground, Place, Scene, SceneKind};
 
 /// The noun with its indefinite article: "an ant", "a cat", "scissors".
 pub fn with_article(noun: &str) -> String {
@@ -23,19 +24,6 @@ pub fn article(word: &str) -> &'static str {
     }
 }
 
-/// The plural of an animal's name: "wolves", "sheep".
-pub fn plural(noun: &str) -> String {
-    match noun {
-        "sheep" | "deer" | "fish" | "squid" | "moose" => noun.to_owned(),
-        "mouse" => "mice".to_owned(),
-        "goose" => "geese".to_owned(),
-        "wolf" => "wolves".to_owned(),
-        "butterfly" | "fly" => format!("{}ies", &noun[..noun.len() - 1]),
-        "fox" | "ostrich" | "octopus" => format!("{noun}es"),
-        _ => format!("{noun}s"),
-    }
-}
-
 /// The ground in words: "a blue striped background".
 pub fn ground_phrase(ground: &Ground) -> String {
     let color = ground.color.word();
@@ -45,8 +33,67 @@ pub fn ground_phrase(ground: &Ground) -> String {
     }
 }
 
+/// The numbers that scenes can hold, one first.
+pub const NUMBERS: [&str; 8] = [
+    "one", "two", "three", "four", "five", "six", "seven", "eight",
+];
+
 pub(crate) fn of(scene: &Scene, pack: &Pack, plain_share: f64, rng: &mut ChaCha8Rng) -> String {
     let noun = pack.entities()[scene.entity()].name.as_str();
+    let text = match scene.kind {
+        SceneKind::Single => return of_single(scene, noun, plain_share, rng),
+        SceneKind::Activity(activity) => doing(noun, activity, rng),
+        SceneKind::Several => many(noun, scene.count()),
+        SceneKind::Tinted(color) => colored(noun, color, rng),
+        SceneKind::Pair => {
+            let other = &pack.entities()[scene.other_entity()].name;
+            let [first, second] = [noun, other].map(with_article);
+            // Which stands first says nothing about which is named first.
+            match rng.random() {
+                true => format!("{first} and {second}"),
+                false => format!("{second} and {first}"),
+            }
+        }
+        SceneKind::Place(place) => return somewhere(noun, scene.count(), place),
+    };
+    // The ground is a tenth of these captions' business: the paper's prompts never name it.
+    match rng.random_bool(0.1) {
+        true => format!("{text} on {}", ground_phrase(&scene.ground)),
+        false => text,
+    }
+}
+
+/// "a cat riding a bike".
+fn doing(noun: &str, activity: Activity, rng: &mut ChaCha8Rng) -> String {
+    let phrases = activity.phrases();
+    let phrase = phrases[rng.random_range(0..phrases.len())];
+    format!("{} {phrase}", with_article(noun))
+}
+
+/// "six monkeys", "a monkey".
+fn many(noun: &str, count: usize) -> String {
+    match count {
+        1 => with_article(noun),
+        _ => format!("{} {}", NUMBERS[count - 1], plural(noun)),
+    }
+}
+
+/// "a green colored rabbit", "a green rabbit".
+fn colored(noun: &str, color: Color, rng: &mut ChaCha8Rng) -> String {
+    let color = color.word();
+    let colored = if rng.random_bool(0.7) { "colored " } else { "" };
+    match with_article(noun) == noun {
+        true => format!("{color} {colored}{noun}"),
+        false => format!("{} {color} {colored}{noun}", article(color)),
+    }
+}
+
+/// "four wolves in the park".
+fn somewhere(noun: &str, count: usize, place: Place) -> String {
+    format!("{} {}", many(noun, count), place.phrase())
+}
+
+fn of_single(scene: &Scene, noun: &str, plain_share: f64, rng: &mut ChaCha8Rng) -> String {
     if rng.random_bool(plain_share) {
         return if rng.random() {
             noun.to_owned()
@@ -54,7 +101,7 @@ pub(crate) fn of(scene: &Scene, pack: &Pack, plain_share: f64, rng: &mut ChaCha8
             with_article(noun)
         };
     }
-    let figure = &scene.figures[0];
+    let figure = scene.subject();
     let mut style = figure.set.style_word().filter(|_| rng.random_bool(0.6));
     let mut size = figure.size.word().filter(|_| rng.random_bool(0.35));
     let mut ground = rng.random_bool(0.6);

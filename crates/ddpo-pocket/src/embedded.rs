@@ -4,6 +4,7 @@ use ddpo_clip::{ClipTokenizer, TokenizerFiles};
 use ddpo_model::Files;
 
 use crate::Result;
+use crate::judge::Role;
 
 /// Path in the diffusers layout, and content.
 macro_rules! model_files {
@@ -32,6 +33,20 @@ pub fn files() -> Files {
     Files::Embedded {
         name: "pocket",
         files: MODEL,
+    }
+}
+
+/// Configuration and weights of a judge.
+pub(crate) fn judge_files(role: Role) -> (&'static [u8], &'static [u8]) {
+    match role {
+        Role::Reward => (
+            include_bytes!("../assets/judges/reward.json"),
+            include_bytes!("../assets/judges/reward.safetensors"),
+        ),
+        Role::HeldOut => (
+            include_bytes!("../assets/judges/held_out.json"),
+            include_bytes!("../assets/judges/held_out.safetensors"),
+        ),
     }
 }
 

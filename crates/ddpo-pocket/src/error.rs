@@ -41,6 +41,25 @@ pub enum Error {
         /// The tensor.
         tensor: String,
     },
+    /// A judge's configuration is damaged, or its heads do not answer what this code asks.
+    #[error(
+        "judge {name}: {reason}; train it again: cargo xtask pretrain pocket --from crates/ddpo-pocket/assets --stage {}",
+        stage(name)
+    )]
+    Judge {
+        /// The file, or the name under which it is compiled in.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A prompt says something that nothing here can judge.
+    #[error("prompt \"{prompt}\": {reason}")]
+    Prompt {
+        /// The whole prompt.
+        prompt: String,
+        /// What was expected where, and what stood there.
+        reason: String,
+    },
     /// Weights or libtorch.
     #[error(transparent)]
     Torch(#[from] ddpo_torch::Error),
@@ -53,6 +72,14 @@ pub enum Error {
     /// Noise and schedules.
     #[error(transparent)]
     Sched(#[from] ddpo_sched::Error),
+}
+
+/// The stage of `pocket-pretrain` that trains the judge of that name.
+fn stage(name: &str) -> &'static str {
+    match name.contains("held_out") {
+        true => "held-out-judge",
+        false => "reward-judge",
+    }
 }
 
 impl Error {

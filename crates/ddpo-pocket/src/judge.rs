@@ -3,13 +3,17 @@
 //! Two of them, of different architecture and seed and trained on disjoint sets of drawings: one may serve as a
 //! reward, the other only ever measures, so that a policy cannot learn to please its examiner.
 
+use std::path::Path;
+
+use ddpo_model::Vae;
 use ddpo_torch::nn::{Conv2d, GroupNorm, Linear};
 use ddpo_torch::{Scope, Store};
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::artwork::{Pack, Set};
-use crate::scene::{Color, Mixture, Pattern};
+use crate::caption::NUMBERS;
+use crate::scene::{Activity, Color, Mixture, Pattern, Place};
 
 /// The shape of a judge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +29,62 @@ pub struct JudgeConfig {
     pub stride: i64,
     /// Names that the entity head knows, in its order.
     pub entities: Vec<String>,
+    /// What the activity head knows, after "none", in its order.
+    pub activities: Vec<String>,
+    /// What the count head knows, in its order: "one", "two", ….
+    pub counts: Vec<String>,
+    /// Colours that the tint head knows, after "none", in its order.
+    pub tints: Vec<String>,
+    /// What the place head knows, after "none", in its order.
+    pub places: Vec<String>,
+}
+
+impl JudgeConfig {
+    /// Reads a configuration; `name` is for messages.
+    ///
+    /// # Errors
+    /// [`crate::Error::Judge`] if it is damaged or older than a head, or if a head's answers are not this code's.
+    pub fn read(name: &str, json: &[u8]) -> crate::Result<Self> {
+        let refuse = |reason: String| crate::Error::Judge {
+            name: name.to_owned(),
+            reason,
+        };
+        let config: Self = serde_json::from_slice(json).map_err(|e| refuse(e.to_string()))?;
+        let words = Answers::of_this_code();
+        for (head, known, ours) in [
+            ("activities", &config.activities, &words.activities),
+            ("counts", &config.counts, &words.counts),
+            ("tints", &config.tints, &words.tints),
+            ("places", &config.places, &words.places),
+        ] {
+            if known != ours {
+                return Err(refuse(format!(
+                    "its {head} are {known:?}, expected {ours:?}"
+                )));
+            }
+        }
+        Ok(config)
+    }
+}
+
+/// What the heads beside the entity's can answer, in their order.
+struct Answers {
+    activities: Vec<String>,
+    counts: Vec<String>,
+    tints: Vec<String>,
+    places: Vec<String>,
+}
+
+impl Answers {
+    fn of_this_code() -> Self {
+        let words = |all: &[&str]| all.iter().map(|word| (*word).to_owned()).collect();
+        Self {
+            activities: words(&Activity::ALL.map(|it| it.phrases()[0])),
+            counts: words(&NUMBERS),
+            tints: words(&Color::TINTS.map(Color::word)),
+            places: words(&Place::ALL.map(Place::phrase)),
+        }
+    }
 }
 
 /// The two judges of the pocket world.
@@ -62,21 +122,30 @@ impl Role {
             Self::Reward => (vec![48, 96, 192], 2, 5, 4),
             Self::HeldOut => (vec![64, 128, 256], 1, 7, 4),
         };
+        let answers = Answers::of_this_code();
         JudgeConfig {
             channels,
             blocks,
             stem,
             stride,
             entities,
+            activities: answers.activities,
+            counts: answers.counts,
+            tints: answers.tints,
+            places: answers.places,
         }
     }
 
-    /// The scenes it was trained on.
+    /// The scenes it was trained on: every kind of them often, and any animal doing anything.
     pub fn mixture(self) -> Mixture {
         let mut mixture = Mixture {
             animals: 0.7,
             unseen_animals: 0.15,
             objects: 0.15,
+            activities: 0.2,
+            all_animals_active: true,
+            counting: 0.2,
+            attributes: 0.12,
             ..Mixture::default()
         };
         for set in Set::ALL {
@@ -101,6 +170,14 @@ pub struct Verdict {
     pub pattern: Tensor,
     /// `[batch, 10]`, in the order of [`Color::GROUNDS`].
     pub color: Tensor,
+    /// `[batch, 4]`: none, then the order of [`Activity::ALL`].
+    pub activity: Tensor,
+    /// `[batch, 8]`: one to eight.
+    pub count: Tensor,
+    /// `[batch, 8]`: none, then the order of [`Color::TINTS`].
+    pub tint: Tensor,
+    /// `[batch, 3]`: none, then the order of [`Place::ALL`].
+    pub place: Tensor,
 }
 
 struct Block {
@@ -134,7 +211,7 @@ pub struct Judge {
     stem: Conv2d,
     levels: Vec<(Option<Conv2d>, Vec<Block>)>,
     norm: GroupNorm,
-    heads: [Linear; 4],
+    heads: [Linear; 8],
 }
 
 impl Judge {
@@ -170,6 +247,10 @@ impl Judge {
                 head("style", Set::ALL.len()),
                 head("pattern", Pattern::ALL.len()),
                 head("color", Color::GROUNDS.len()),
+                head("activity", 1 + config.activities.len()),
+                head("count", config.counts.len()),
+                head("tint", 1 + config.tints.len()),
+                head("place", 1 + config.places.len()),
             ],
             config: config.clone(),
         }
@@ -183,6 +264,35 @@ impl Judge {
         let judge = Self::new(&store.root(), config);
         store.finish()?;
         Ok(judge)
+    }
+
+    /// The judge of that role in a folder of judges, as `pocket-pretrain` exports them, in f32 on `device`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] or [`crate::Error::Judge`] with the file and what it lacks, or every tensor that does
+    /// not fit.
+    pub fn open(folder: &Path, role: Role, device: Device) -> crate::Result<Self> {
+        let path = folder.join(format!("{}.json", role.name()));
+        let json = std::fs::read(&path).map_err(|source| crate::Error::Io {
+            path: path.clone(),
+            source,
+        })?;
+        let config = JudgeConfig::read(&path.display().to_string(), &json)?;
+        let store = Store::open(&path.with_extension("safetensors"), device, Kind::Float)?;
+        Self::load(store, &config)
+    }
+
+    /// The judge of that role that is compiled into the crate, in f32 on `device`.
+    ///
+    /// # Errors
+    /// None, unless the crate was built from damaged assets.
+    pub fn embedded(role: Role, device: Device) -> crate::Result<Self> {
+        let (json, weights) = crate::embedded::judge_files(role);
+        let config = JudgeConfig::read(role.name(), json)?;
+        Self::load(
+            Store::embedded(role.name(), weights, device, Kind::Float)?,
+            &config,
+        )
     }
 
     /// Its configuration.
@@ -205,51 +315,48 @@ impl Judge {
                 .forward(&h)
                 .relu()
                 .mean_dim([2i64, 3].as_slice(), false, Kind::Float);
-        let [entity, style, pattern, color] = &self.heads;
+        let [entity, style, pattern, color, activity, count, tint, place] = &self.heads;
         let answer = |head: &Linear| head.forward(&features).log_softmax(-1, Kind::Float);
         Verdict {
             entity: answer(entity),
             style: answer(style),
             pattern: answer(pattern),
             color: answer(color),
+            activity: answer(activity),
+            count: answer(count),
+            tint: answer(tint),
+            place: answer(place),
         }
     }
 }
 
-/// How often the right answer came first, and among the first five.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HitRate {
-    /// Share of pictures named right, in [0, 1].
-    pub first: f64,
-    /// Share of pictures whose name is among the five likeliest, in [0, 1].
-    pub top_five: f64,
-    /// Pictures judged.
-    pub n: usize,
-}
-
-impl HitRate {
+impl Judge {
+    /// [`Judge::forward`] a hundred pictures at a time, without gradient; through `vae` first, if there is one.
+    ///
     /// # Shapes
-    /// - `log_probs`: `[batch, answers]`
-    /// - `truth`: the right answer's index a picture
-    /// - `among`: answers that compete; all others are left out
-    pub fn of(log_probs: &Tensor, truth: &[usize], among: &[usize]) -> Self {
-        let columns = Tensor::from_slice(&among.iter().map(|&i| i as i64).collect::<Vec<_>>());
-        let order = log_probs.index_select(1, &columns).argsort(1, true);
-        let rank = |(row, &answer): (usize, &usize)| {
-            let column = among
-                .iter()
-                .position(|&i| i == answer)
-                .expect("the truth competes") as i64;
-            (0..among.len() as i64)
-                .find(|&r| order.int64_value(&[row as i64, r]) == column)
-                .expect("a permutation")
+    /// - `images`: `[batch, 3, 64, 64]`, f32, in [-1, 1]
+    pub fn forward_all(&self, images: &Tensor, vae: Option<&Vae>) -> Verdict {
+        let _guard = tch::no_grad_guard();
+        let parts: Vec<Verdict> = images
+            .split(100, 0)
+            .iter()
+            .map(|part| match vae {
+                Some(vae) => self.forward(&vae.decode(&vae.encode(part)).clamp(-1.0, 1.0)),
+                None => self.forward(part),
+            })
+            .collect();
+        let all = |head: fn(&Verdict) -> &Tensor| {
+            Tensor::cat(&parts.iter().map(head).collect::<Vec<_>>(), 0)
         };
-        let ranks: Vec<i64> = truth.iter().enumerate().map(rank).collect();
-        let share = |k: i64| ranks.iter().filter(|&&r| r < k).count() as f64 / ranks.len() as f64;
-        Self {
-            first: share(1),
-            top_five: share(5),
-            n: ranks.len(),
+        Verdict {
+            entity: all(|v| &v.entity),
+            style: all(|v| &v.style),
+            pattern: all(|v| &v.pattern),
+            color: all(|v| &v.color),
+            activity: all(|v| &v.activity),
+            count: all(|v| &v.count),
+            tint: all(|v| &v.tint),
+            place: all(|v| &v.place),
         }
     }
 }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 pub mod artwork;
+pub mod asks;
 pub mod caption;
 mod embedded;
 mod error;
@@ -7,6 +8,7 @@ pub mod judge;
 pub mod measure;
 pub mod pretrain;
 pub mod prompts;
+pub mod rates;
 pub mod scene;
 pub mod shape;
 pub mod vocab;

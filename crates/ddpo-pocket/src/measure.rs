@@ -7,9 +7,10 @@ use tch::{Kind, Tensor};
 
 use crate::artwork::Pack;
 use crate::caption::with_article;
-use crate::judge::{HitRate, Judge, Role};
+use crate::judge::{Judge, Role};
 use crate::pretrain::batch::{compose, from_bytes};
 use crate::prompts::training_animals;
+use crate::rates::HitRate;
 use crate::scene::{Composer, Mixture, Scene};
 use crate::{Error, Result};
 
@@ -132,7 +133,7 @@ pub fn judge(
             animals: 1.0,
             unseen_animals: 0.0,
             objects: 0.0,
-            ..Mixture::default()
+            ..Mixture::singles()
         };
         for (i, weight) in mixture.sets.iter_mut().enumerate() {
             *weight *= f64::from(u8::from(sets(i)));

@@ -15,6 +15,16 @@ pub fn training_animals() -> Vec<String> {
         .collect()
 }
 
+/// Those 30 of the training animals that pretraining shows doing something, and seldom: the paper's base model
+/// hardly knows its activities, and RL has to generalise to the others (two of every three, in the paper's order).
+pub fn active_animals() -> Vec<String> {
+    let animals = training_animals().into_iter().enumerate();
+    animals
+        .filter(|(i, _)| i % 3 != 2)
+        .map(|(_, name)| name)
+        .collect()
+}
+
 /// Those 23 of the paper's 38 unseen animals that have artwork.
 ///
 /// # Errors
@@ -47,6 +57,8 @@ fn drawn(names: &[&str], kind: EntityKind) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use ddpo_reward::prompts::{POCKET_OBJECTS, POCKET_UNSEEN_ANIMALS};
+
     use super::*;
 
     #[test]
@@ -68,6 +80,9 @@ mod tests {
             assert_eq!(names, entities, "{kind:?}");
             assert_eq!(names.len(), n, "{kind:?}");
         }
+        // The sets that configurations can name are these lists.
+        assert_eq!(unseen_animals()?, POCKET_UNSEEN_ANIMALS);
+        assert_eq!(objects()?, POCKET_OBJECTS);
         Ok(())
     }
 }

@@ -4,52 +4,73 @@
 //! renders itself and captions itself. Nothing here depends on any other scene, so that any
 //! process can compose any part of a stream in any order.
 
+mod composer;
 mod figure;
 mod ground;
+mod kind;
 mod mixture;
+mod staging;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::artwork::{Pack, Set};
 use crate::caption;
-pub use figure::{Figure, Size};
+pub use composer::Composer;
+pub use figure::{Figure, Part, Size};
 pub use ground::{Color, Ground, Pattern};
-pub use mixture::{Composer, Mixture};
+pub use kind::{Activity, Place, SceneKind};
+pub use mixture::Mixture;
 
 /// Width and height of a scene in pixels.
 pub const SCENE_SIDE: usize = 64;
 /// Bytes of a rendered scene: `[64, 64, 3]`, RGB.
 pub const SCENE_BYTES: usize = SCENE_SIDE * SCENE_SIDE * 3;
 
-/// What a scene shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum SceneKind {
-    /// One entity on a ground.
-    Single,
-}
-
 /// A picture before it is drawn, and the labels of everything in it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scene {
     /// What it shows.
     pub kind: SceneKind,
-    /// What stands on the ground, the hindmost first; the first is what the scene is about.
+    /// What stands on the ground, the hindmost first; at least one of them is a subject.
     pub figures: Vec<Figure>,
     /// What lies behind the figures.
     pub ground: Ground,
 }
 
 impl Scene {
-    /// The entity that the scene is about: an index into [`Pack::entities`].
-    pub fn entity(&self) -> usize {
-        self.figures[0].entity
+    /// What the scene is about, the hindmost first: everything but props.
+    pub fn subjects(&self) -> impl Iterator<Item = &Figure> {
+        let figures = self.figures.iter();
+        figures.filter(|figure| figure.part == Part::Subject)
     }
 
-    /// The set of the first figure.
+    /// The first subject.
+    ///
+    /// # Panics
+    /// If there is none, which no composer makes.
+    pub fn subject(&self) -> &Figure {
+        self.subjects().next().expect("a scene has a subject")
+    }
+
+    /// The entity that the scene is about, the first of two: an index into [`Pack::entities`].
+    pub fn entity(&self) -> usize {
+        self.subject().entity
+    }
+
+    /// The other entity of a pair; [`Scene::entity`] again in any other scene.
+    pub fn other_entity(&self) -> usize {
+        self.subjects().last().map_or(self.entity(), |it| it.entity)
+    }
+
+    /// How many subjects there are, 1 to 8.
+    pub fn count(&self) -> usize {
+        self.subjects().count()
+    }
+
+    /// The set of the first subject.
     pub fn set(&self) -> Set {
-        self.figures[0].set
+        self.subject().set
     }
 
     /// Draws the scene.

@@ -65,7 +65,7 @@ fn shipped_model_gives_the_picture_that_diffusers_gives() {
 #[test]
 fn the_encoder_that_is_set_computes_principal_components() {
     let pack = Pack::embedded().unwrap();
-    let composer = Composer::new(&pack, Mixture::default()).unwrap();
+    let composer = Composer::new(&pack, Mixture::singles()).unwrap();
     let images = compose(&composer, 5, 0..200).images;
     let config = shape::vae();
     let codec = PatchCodec::fit(&images, &config);

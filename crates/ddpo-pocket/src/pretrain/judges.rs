@@ -1,19 +1,20 @@
 //! Training the judges on composed scenes, blurred by the model's own VAE half of the time.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ddpo_model::Vae;
 use ddpo_sched::{Draw, KeyedNoise, NoiseSource, Seeds, Stream};
-use ddpo_torch::Store;
+use ddpo_torch::{Store, weights};
 use tch::{Device, Kind, Tensor};
 
 use super::Progress;
 use super::batch::compose;
 use super::trainee::{StepArgs, Trainee, learning_rate};
-use crate::Result;
 use crate::judge::{Judge, JudgeConfig};
-use crate::scene::{Color, Pattern};
 use crate::scene::{Composer, Scene};
+use crate::{Error, Result};
+use labels::{activity, color, count, pattern, place, tint};
 
 /// Scenes that have been through the VAE once, kept as bytes.
 pub struct Blurred {
@@ -23,10 +24,29 @@ pub struct Blurred {
 }
 
 impl Blurred {
-    /// The first `n` scenes of the stream of `seed`, encoded and decoded, a few at a time.
-    pub fn new(composer: &Composer<'_>, vae: &Vae, seed: u64, n: u64) -> Self {
+    /// The first `n` scenes of the stream of `seed`, encoded and decoded, a few at a time; read from `kept` if that
+    /// file holds just these, else written there.
+    ///
+    /// # Errors
+    /// What reading and writing reports.
+    pub fn new(composer: &Composer<'_>, vae: &Vae, seed: u64, n: u64, kept: &Path) -> Result<Self> {
         let _guard = tch::no_grad_guard();
-        let (mut images, mut scenes) = (Vec::new(), Vec::new());
+        let scenes: Vec<Scene> = (0..n).map(|index| composer.scene(seed, index)).collect();
+        let key = Tensor::from_slice(&[digest(&scenes)]);
+        if kept.exists() {
+            let mut file = weights::read_all(kept)?;
+            if file.get("key") == Some(&key) {
+                let images = file
+                    .remove("images")
+                    .filter(|t| t.size() == [n as i64, 3, 64, 64]);
+                let images = images.ok_or_else(|| Error::Checkpoint {
+                    path: kept.to_owned(),
+                    tensor: "images".into(),
+                })?;
+                return Ok(Self { images, scenes });
+            }
+        }
+        let mut images = Vec::new();
         for first in (0..n).step_by(50) {
             let some = compose(composer, seed, first..(first + 50).min(n));
             let made = vae.decode(&vae.encode(&some.images));
@@ -35,12 +55,10 @@ impl Blurred {
                     .round()
                     .to_kind(Kind::Uint8),
             );
-            scenes.extend(some.scenes);
         }
-        Self {
-            images: Tensor::cat(&images, 0),
-            scenes,
-        }
+        let images = Tensor::cat(&images, 0);
+        weights::save(kept, [("images", &images), ("key", &key)])?;
+        Ok(Self { images, scenes })
     }
 
     /// Some of them, from `first` on, round and round.
@@ -60,6 +78,13 @@ impl Blurred {
                 .collect(),
         )
     }
+}
+
+/// FNV-1a of what the scenes are: another mixture, seed or composer makes others.
+fn digest(scenes: &[Scene]) -> i64 {
+    let text = format!("{scenes:?}");
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, step) as i64
 }
 
 /// What the training of a judge is made of.
@@ -125,6 +150,20 @@ impl<'a> JudgeTraining<'a> {
         })
     }
 
+    /// Starts from the weights of an earlier judge; heads that it lacks keep their random weights. Returns their names.
+    ///
+    /// # Errors
+    /// A weight of another shape, or one beside the heads that is missing; `path` is for the message.
+    pub fn start_from(
+        &mut self,
+        weights: &BTreeMap<String, Tensor>,
+        path: &Path,
+    ) -> Result<Vec<String>> {
+        const NEW: [&str; 4] = ["activity.", "count.", "tint.", "place."];
+        let may_lack = |name: &str| NEW.iter().any(|head| name.starts_with(head));
+        self.trainee.start_from_part(weights, path, &may_lack)
+    }
+
     /// Trains to the end of the plan; `observe` may stop it by returning false.
     ///
     /// # Errors
@@ -188,16 +227,17 @@ impl<'a> JudgeTraining<'a> {
                 -100,
             )
         };
-        Ok(head(&verdict.entity, Scene::entity)
+        // Of two animals each is half of the truth.
+        let entity =
+            head(&verdict.entity, Scene::entity) + head(&verdict.entity, Scene::other_entity);
+        Ok(0.5 * entity
             + 0.2 * head(&verdict.style, |s| s.set().index())
-            + 0.1
-                * head(&verdict.pattern, |s| {
-                    position(&Pattern::ALL, &s.ground.pattern)
-                })
-            + 0.1
-                * head(&verdict.color, |s| {
-                    position(&Color::GROUNDS, &s.ground.color)
-                }))
+            + 0.1 * head(&verdict.pattern, pattern)
+            + 0.1 * head(&verdict.color, color)
+            + 0.5 * head(&verdict.activity, activity)
+            + 0.5 * head(&verdict.count, count)
+            + 0.3 * head(&verdict.tint, tint)
+            + 0.2 * head(&verdict.place, place))
     }
 
     /// The averaged judge's verdicts, through `f`.
@@ -239,8 +279,46 @@ fn jitter(images: &Tensor, seeds: Seeds, step: u64) -> Result<Tensor> {
     Ok(flat.view_as(images) + grain * amount)
 }
 
-fn position<T: PartialEq>(all: &[T], one: &T) -> usize {
-    all.iter()
-        .position(|x| x == one)
-        .expect("every ground is in the list")
+/// Labels of a scene, as the heads count them.
+pub mod labels {
+    use crate::scene::{Activity, Color, Pattern, Place, Scene};
+
+    /// Index into [`Pattern::ALL`].
+    pub fn pattern(scene: &Scene) -> usize {
+        position(&Pattern::ALL, &scene.ground.pattern)
+    }
+
+    /// Index into [`Color::GROUNDS`].
+    pub fn color(scene: &Scene) -> usize {
+        position(&Color::GROUNDS, &scene.ground.color)
+    }
+
+    /// 0 for none, then [`Activity::ALL`].
+    pub fn activity(scene: &Scene) -> usize {
+        scene
+            .kind
+            .activity()
+            .map_or(0, |it| 1 + Activity::index(it))
+    }
+
+    /// 0 for one.
+    pub fn count(scene: &Scene) -> usize {
+        scene.count() - 1
+    }
+
+    /// 0 for none, then [`Color::TINTS`].
+    pub fn tint(scene: &Scene) -> usize {
+        let tint = scene.kind.tint();
+        tint.map_or(0, |it| 1 + position(&Color::TINTS, &it))
+    }
+
+    /// 0 for none, then [`Place::ALL`].
+    pub fn place(scene: &Scene) -> usize {
+        scene.kind.place().map_or(0, |it| 1 + Place::index(it))
+    }
+
+    fn position<T: PartialEq>(all: &[T], one: &T) -> usize {
+        let at = all.iter().position(|x| x == one);
+        at.expect("everything that scenes have is in its list")
+    }
 }

@@ -122,11 +122,30 @@ impl Trainee {
     /// # Errors
     /// [`Error::Checkpoint`] with the first tensor that is missing or of another shape; `path` is for the message.
     pub fn start_from(&mut self, weights: &BTreeMap<String, Tensor>, path: &Path) -> Result<()> {
+        self.start_from_part(weights, path, &|_| false).map(|_| ())
+    }
+
+    /// As [`Trainee::start_from`], but a tensor that `may_lack` allows to be missing keeps what it has.
+    /// Returns the names of those.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] with the first tensor that is of another shape, or missing though it must not be.
+    pub fn start_from_part(
+        &mut self,
+        weights: &BTreeMap<String, Tensor>,
+        path: &Path,
+        may_lack: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<String>> {
         let _guard = tch::no_grad_guard();
         let targets = self.params.iter_mut().zip(&mut self.average);
+        let mut lacking = Vec::new();
         for (name, (param, average)) in self.names.iter().zip(targets) {
-            let found = weights.get(name).filter(|w| w.size() == param.size());
-            let Some(weight) = found else {
+            let found = weights.get(name);
+            if found.is_none() && may_lack(name) {
+                lacking.push(name.clone());
+                continue;
+            }
+            let Some(weight) = found.filter(|w| w.size() == param.size()) else {
                 return Err(Error::Checkpoint {
                     path: path.to_owned(),
                     tensor: name.clone(),
@@ -135,7 +154,7 @@ impl Trainee {
             param.copy_(weight);
             average.copy_(weight);
         }
-        Ok(())
+        Ok(lacking)
     }
 
     /// Writes everything that a restart needs.

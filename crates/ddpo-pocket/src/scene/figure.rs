@@ -1,6 +1,6 @@
 //! A drawing placed in a scene.
 
-use super::{SCENE_BYTES, SCENE_SIDE, sin_cos};
+use super::{Color, SCENE_BYTES, SCENE_SIDE, sin_cos};
 use crate::artwork::{Set, Texture};
 
 /// How much of the scene a single figure takes.
@@ -37,6 +37,15 @@ impl Size {
     }
 }
 
+/// What a figure is to its scene.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// What the scene is about: captions name it and judges count it.
+    Subject,
+    /// What it does something with, or where it is: a bicycle, a tree.
+    Prop,
+}
+
 /// One drawing, and where and how it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
@@ -56,6 +65,10 @@ pub struct Figure {
     pub angle: f32,
     /// Mirrored left to right.
     pub flip: bool,
+    /// What it is to its scene.
+    pub part: Part,
+    /// A colour that replaces the drawing's own hues.
+    pub tint: Option<Color>,
 }
 
 impl Figure {
@@ -80,6 +93,9 @@ impl Figure {
                     }
                 }
                 if sum[3] > 0.0 {
+                    if let Some(tint) = self.tint {
+                        sum = tinted(sum, tint);
+                    }
                     let at = (y * SCENE_SIDE + x) * 3;
                     let below = 1.0 - sum[3] / (4.0 * 255.0);
                     for (byte, over) in pixels[at..at + 3].iter_mut().zip(sum) {
@@ -101,6 +117,15 @@ impl Figure {
             row(-zoom * sin, zoom * cos),
         ]
     }
+}
+
+/// A premultiplied colour in the hue of `tint`: white is all tint, black a fifth of it, what is between nearer white
+/// (a square root), since most drawings are darker than the colour they are to be called by.
+fn tinted([r, g, b, alpha]: [f32; 4], tint: Color) -> [f32; 4] {
+    let luma = (0.299 * r + 0.587 * g + 0.114 * b) / alpha;
+    let share = alpha / 255.0 * (0.2 + 0.8 * luma.min(1.0).sqrt());
+    let [r, g, b] = tint.rgb().map(|c| f32::from(c) * share);
+    [r, g, b, alpha]
 }
 
 /// Pixels of a row or column within `reach` of `at`.

@@ -1,13 +1,10 @@
-//! The lots that decide what a scene shows.
+//! In which shares scenes are drawn.
 
-use rand::Rng;
-use rand_chacha::ChaCha8Rng;
-
-use super::{Color, Figure, Ground, Pattern, SCENE_SIDE, Scene, SceneKind, Size};
-use crate::artwork::{EntityKind, Pack, Set};
 use crate::error::{Error, Result};
 
 /// How often what is drawn. Shares and weights need not sum to one where they are relative.
+///
+/// Scenes that are neither an activity, nor a count, nor an attribute or pair show one entity on a ground.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mixture {
     /// Relative weight of the training animals, all together.
@@ -16,32 +13,63 @@ pub struct Mixture {
     pub unseen_animals: f64,
     /// Relative weight of the objects, all together.
     pub objects: f64,
-    /// Relative weight of each set, in the order of [`Set::ALL`], among those that have the entity.
+    /// Relative weight of each set, in the order of [`Set::ALL`](crate::artwork::Set::ALL), among those that have the entity.
     /// A judge that must see other drawings than the model takes other sets.
     pub sets: [f64; 7],
+    /// Share of scenes in which an animal does something with its prop.
+    pub activities: f64,
+    /// Whether any animal may be seen doing something, unseen ones too, or only those two thirds of the training
+    /// animals that [`prompts::active_animals`](crate::prompts::active_animals) lists.
+    pub all_animals_active: bool,
+    /// Share of scenes with two to eight of one training animal.
+    pub counting: f64,
+    /// Share of scenes like DPOK's prompts: an unusual colour, two animals, animals in the park, one on the moon.
+    pub attributes: f64,
     /// Share of scenes on plain white; the rest is drawn from all other grounds.
     pub plain_white: f64,
-    /// Share of captions that name the entity and nothing else.
+    /// Share of captions of single entities that name the entity and nothing else.
     pub plain_caption: f64,
 }
 
 impl Default for Mixture {
-    /// Training animals 60 %, unseen animals and objects 20 % each; white 37.5 %, where JPEG sizes
-    /// are smallest; plain captions 55 %, so that the model stays multi-modal on bare names.
+    /// The whole world: a tenth of the scenes activities, a tenth counts, a twentieth attributes and pairs, and the
+    /// rest as in [`Mixture::singles`].
     fn default() -> Self {
         Self {
-            animals: 0.6,
-            unseen_animals: 0.2,
-            objects: 0.2,
-            sets: [1.0, 1.0, 1.0, 1.0, 1.0, 0.4, 0.4],
-            plain_white: 0.375,
-            plain_caption: 0.55,
+            activities: 0.1,
+            counting: 0.1,
+            attributes: 0.05,
+            ..Self::singles()
         }
     }
 }
 
 impl Mixture {
-    fn check(&self) -> Result<()> {
+    /// Single entities and nothing else, the world's first step: the shipped codec, VAE and UNet come from it.
+    ///
+    /// Training animals 60 %, unseen animals and objects 20 % each; white 37.5 %, where JPEG sizes
+    /// are smallest; plain captions 55 %, so that the model stays multi-modal on bare names.
+    pub fn singles() -> Self {
+        Self {
+            animals: 0.6,
+            unseen_animals: 0.2,
+            objects: 0.2,
+            sets: [1.0, 1.0, 1.0, 1.0, 1.0, 0.4, 0.4],
+            activities: 0.0,
+            all_animals_active: false,
+            counting: 0.0,
+            attributes: 0.0,
+            plain_white: 0.375,
+            plain_caption: 0.55,
+        }
+    }
+
+    /// Share of scenes that show one entity and nothing else.
+    pub fn single(&self) -> f64 {
+        1.0 - self.activities - self.counting - self.attributes
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
         let kinds = [
             ("animals", self.animals),
             ("unseen_animals", self.unseen_animals),
@@ -62,6 +90,9 @@ impl Mixture {
             });
         }
         let shares = [
+            ("activities", self.activities),
+            ("counting", self.counting),
+            ("attributes", self.attributes),
             ("plain_white", self.plain_white),
             ("plain_caption", self.plain_caption),
         ];
@@ -71,141 +102,14 @@ impl Mixture {
                 return Err(Error::Mixture { field, reason });
             }
         }
+        if self.single() < -1e-9 {
+            let reason = format!(
+                "activities {}, counting {} and attributes {} are more than all scenes",
+                self.activities, self.counting, self.attributes
+            );
+            let field = "activities";
+            return Err(Error::Mixture { field, reason });
+        }
         Ok(())
     }
-}
-
-/// Draws scenes by lot from a pack.
-#[derive(Debug)]
-pub struct Composer<'a> {
-    pack: &'a Pack,
-    mixture: Mixture,
-    /// Entities of each kind that at least one set of weight has.
-    kinds: [(f64, Vec<usize>); 3],
-}
-
-impl<'a> Composer<'a> {
-    /// A composer of scenes from `pack` in the shares of `mixture`.
-    ///
-    /// # Errors
-    /// [`Error::Mixture`] if a weight or share is out of range, or nothing is left to draw.
-    pub fn new(pack: &'a Pack, mixture: Mixture) -> Result<Self> {
-        mixture.check()?;
-        let drawable = |kind: EntityKind| -> Vec<usize> {
-            let has_drawing = |entity: usize| {
-                Set::ALL.iter().any(|&set| {
-                    mixture.sets[set.index()] > 0.0 && !pack.drawings_of(entity, set).is_empty()
-                })
-            };
-            let entities = pack.entities().iter().enumerate();
-            let of_kind = entities.filter(|(_, entity)| entity.kind == kind);
-            of_kind
-                .map(|(entity, _)| entity)
-                .filter(|&entity| has_drawing(entity))
-                .collect()
-        };
-        let kinds = [
-            (mixture.animals, drawable(EntityKind::Animal)),
-            (mixture.unseen_animals, drawable(EntityKind::UnseenAnimal)),
-            (mixture.objects, drawable(EntityKind::Object)),
-        ];
-        if kinds
-            .iter()
-            .any(|(weight, entities)| *weight > 0.0 && entities.is_empty())
-        {
-            let reason = "no set of weight has an entity of a kind of weight".to_owned();
-            return Err(Error::Mixture {
-                field: "sets",
-                reason,
-            });
-        }
-        Ok(Self {
-            pack,
-            mixture,
-            kinds,
-        })
-    }
-
-    /// The drawings that scenes are made of.
-    pub fn pack(&self) -> &'a Pack {
-        self.pack
-    }
-
-    /// The shares that scenes are drawn in.
-    pub fn mixture(&self) -> &Mixture {
-        &self.mixture
-    }
-
-    /// Draws a scene by lot.
-    pub fn sample(&self, rng: &mut ChaCha8Rng) -> Scene {
-        let (_, entities) = &self.kinds[weighted(rng, &self.kinds.each_ref().map(|kind| kind.0))];
-        let entity = entities[rng.random_range(0..entities.len())];
-        let figure = self.figure(entity, rng);
-        let ground = self.ground(rng);
-        Scene {
-            kind: SceneKind::Single,
-            figures: vec![figure],
-            ground,
-        }
-    }
-
-    /// One figure of `entity` somewhere in the middle of the scene.
-    fn figure(&self, entity: usize, rng: &mut ChaCha8Rng) -> Figure {
-        let drawing = self.drawing(entity, rng);
-        let size = Size::ALL[rng.random_range(0..Size::ALL.len())];
-        let side = size.share() * SCENE_SIDE as f32;
-        // Nearer the middle than the borders allow: the model learns shapes, not places.
-        let room = 0.35 * (SCENE_SIDE as f32 - side);
-        let mut offset = || rng.random_range(-room..=room);
-        let center = [0, 1].map(|_| SCENE_SIDE as f32 / 2.0 + offset());
-        Figure {
-            entity,
-            set: self.pack.drawings()[drawing].set,
-            drawing,
-            size,
-            center,
-            side,
-            angle: rng.random_range(-10.0f32..=10.0).to_radians(),
-            flip: rng.random(),
-        }
-    }
-
-    /// A drawing of `entity`: first the set, by weight, then one of its drawings.
-    fn drawing(&self, entity: usize, rng: &mut ChaCha8Rng) -> usize {
-        let weights = Set::ALL.map(|set| match self.pack.drawings_of(entity, set) {
-            [] => 0.0,
-            _ => self.mixture.sets[set.index()],
-        });
-        let drawings = self
-            .pack
-            .drawings_of(entity, Set::ALL[weighted(rng, &weights)]);
-        drawings[rng.random_range(0..drawings.len())]
-    }
-
-    fn ground(&self, rng: &mut ChaCha8Rng) -> Ground {
-        if rng.random_bool(self.mixture.plain_white) {
-            return Ground::plain(Color::White);
-        }
-        let pattern = Pattern::ALL[rng.random_range(0..Pattern::ALL.len())];
-        // Plain white has its own share.
-        let first = usize::from(pattern == Pattern::Plain);
-        let color = Color::GROUNDS[rng.random_range(first..Color::GROUNDS.len())];
-        Ground::sample(pattern, color, rng)
-    }
-}
-
-/// Draws an index with the given relative weights, at least one of which is positive.
-fn weighted(rng: &mut ChaCha8Rng, weights: &[f64]) -> usize {
-    let mut left = rng.random::<f64>() * weights.iter().sum::<f64>();
-    let mut last = 0;
-    for (index, &weight) in weights.iter().enumerate() {
-        if weight > 0.0 {
-            if left < weight {
-                return index;
-            }
-            last = index;
-            left -= weight;
-        }
-    }
-    last
 }

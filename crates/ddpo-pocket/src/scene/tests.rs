@@ -1,3 +1,5 @@
+mod composed;
+
 use super::*;
 use crate::artwork::EntityKind;
 use crate::error::{Error, Result};
@@ -23,7 +25,7 @@ fn check_share(name: &str, count: usize, of: usize, expected: f64) {
 #[test]
 fn scenes_are_the_same_on_every_machine() -> Result<()> {
     let pack = Pack::embedded()?;
-    let composer = Composer::new(&pack, Mixture::default())?;
+    let composer = Composer::new(&pack, Mixture::singles())?;
     let mut pixels = [0; SCENE_BYTES];
     let shown: Vec<(u64, String)> = (0..3)
         .map(|index| {
@@ -57,7 +59,7 @@ fn scenes_are_the_same_on_every_machine() -> Result<()> {
 #[test]
 fn a_scene_does_not_depend_on_the_scenes_before_it() -> Result<()> {
     let pack = Pack::embedded()?;
-    let composer = Composer::new(&pack, Mixture::default())?;
+    let composer = Composer::new(&pack, Mixture::singles())?;
     let mut pixels = [0; SCENE_BYTES];
     let first = composer.compose(3, 11, &mut pixels);
     let drawn = pixels;
@@ -71,7 +73,7 @@ fn a_scene_does_not_depend_on_the_scenes_before_it() -> Result<()> {
 #[test]
 fn shares_are_those_of_the_mixture() -> Result<()> {
     let pack = Pack::embedded()?;
-    let mixture = Mixture::default();
+    let mixture = Mixture::singles();
     let composer = Composer::new(&pack, mixture.clone())?;
     let scenes: Vec<Scene> = (0..N).map(|index| composer.scene(1, index)).collect();
     let count = |is: &dyn Fn(&Scene) -> bool| scenes.iter().filter(|scene| is(scene)).count();
@@ -121,7 +123,7 @@ fn a_set_without_weight_is_never_drawn() -> Result<()> {
         &pack,
         Mixture {
             sets,
-            ..Mixture::default()
+            ..Mixture::singles()
         },
     )?;
     assert!((0..2000).all(|index| composer.scene(0, index).set() != Set::Openmoji));
@@ -131,7 +133,7 @@ fn a_set_without_weight_is_never_drawn() -> Result<()> {
 #[test]
 fn impossible_mixtures_are_refused_by_field() -> Result<()> {
     let pack = Pack::embedded()?;
-    let default = Mixture::default();
+    let default = Mixture::singles();
     for (field, mixture) in [
         (
             "objects",
@@ -176,7 +178,7 @@ fn impossible_mixtures_are_refused_by_field() -> Result<()> {
 fn a_figure_covers_the_ground_and_leaves_its_own_colour() -> Result<()> {
     let pack = Pack::embedded()?;
     // A trash can, a car, …: on black and on white, opaque pixels must agree.
-    let composer = Composer::new(&pack, Mixture::default())?;
+    let composer = Composer::new(&pack, Mixture::singles())?;
     let mut scene = composer.scene(5, 0);
     let [on_white, on_black] = [Color::White, Color::Black].map(|color| {
         scene.ground = Ground::plain(color);
@@ -199,7 +201,7 @@ fn a_figure_covers_the_ground_and_leaves_its_own_colour() -> Result<()> {
 #[test]
 fn captions_say_what_is_drawn_in_words_of_the_vocabulary() -> Result<()> {
     let pack = Pack::embedded()?;
-    let composer = Composer::new(&pack, Mixture::default())?;
+    let composer = Composer::new(&pack, Mixture::singles())?;
     let words = crate::vocab::words();
     for index in 0..N {
         let scene = composer.scene(2, index);

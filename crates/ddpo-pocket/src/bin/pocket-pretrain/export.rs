@@ -17,7 +17,19 @@ use crate::stages::{CODEC, average_of, trained_vae};
 
 pub fn export(args: &Args) -> Result<()> {
     let assets = assets(args)?;
-    let pack = Pack::embedded()?;
+    let trained = args.work.join("diffusion.safetensors");
+    match (trained.exists(), &args.from) {
+        (false, Some(from)) => eprintln!(
+            "export: no {}; the model stays that of {}",
+            trained.display(),
+            from.display()
+        ),
+        _ => export_model(args, &trained, &assets)?,
+    }
+    export_judges(args, &assets)
+}
+
+fn export_model(args: &Args, trained: &Path, assets: &Path) -> Result<()> {
     let store = Store::random(0, Device::Cpu, Kind::Float);
     let net = Unet::new(&store.root(), &shape::unet())?;
     let unet = Named {
@@ -31,9 +43,8 @@ pub fn export(args: &Args) -> Result<()> {
         net,
         tensors: store.finish()?,
     };
-    let trained = args.work.join("diffusion.safetensors");
-    let copied = average_of(&trained, "unet.", &unet.tensors)?
-        + average_of(&trained, "text_encoder.", &text.tensors)?;
+    let copied = average_of(trained, "unet.", &unet.tensors)?
+        + average_of(trained, "text_encoder.", &text.tensors)?;
     let expected = unet.tensors.len() + text.tensors.len();
     ensure!(
         copied == expected,
@@ -52,6 +63,11 @@ pub fn export(args: &Args) -> Result<()> {
     std::fs::create_dir_all(assets.join("pretrain"))?;
     std::fs::copy(args.work.join("codec.safetensors"), &codec)
         .with_context(|| format!("cannot write {}", codec.display()))?;
+    Ok(())
+}
+
+fn export_judges(args: &Args, assets: &Path) -> Result<()> {
+    let pack = Pack::embedded()?;
     for role in [Role::Reward, Role::HeldOut] {
         let trained = args.work.join(format!("judge-{}.safetensors", role.name()));
         if trained.exists() {

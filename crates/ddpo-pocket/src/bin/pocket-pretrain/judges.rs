@@ -2,10 +2,11 @@
 
 use anyhow::Result;
 use ddpo_pocket::artwork::Pack;
-use ddpo_pocket::judge::{HitRate, Role};
-use ddpo_pocket::pretrain::batch::compose;
+use ddpo_pocket::judge::Role;
 use ddpo_pocket::pretrain::judges::{Blurred, JudgePlan, JudgeTraining};
-use ddpo_pocket::scene::{Composer, Mixture, Scene};
+use ddpo_pocket::rates::{Drawings, JudgeRates};
+use ddpo_pocket::scene::Composer;
+use ddpo_torch::weights;
 
 use crate::Args;
 use crate::stages::{Log, existing, trained_vae};
@@ -28,7 +29,10 @@ pub fn train(args: &Args, role: Role) -> Result<()> {
     plan.samples = args.samples.unwrap_or(plan.samples);
     let path = args.work.join(format!("judge-{}.safetensors", role.name()));
     let mut log = Log::new(role.name(), args);
-    let blurred = Blurred::new(&composer, &vae.net, seed + 1, BLURRED);
+    let kept = args
+        .work
+        .join(format!("blurred-{}.safetensors", role.name()));
+    let blurred = Blurred::new(&composer, &vae.net, seed + 1, BLURRED, &kept)?;
     log.line("scenes blurred");
     let mut training = JudgeTraining::new(
         plan,
@@ -37,17 +41,39 @@ pub fn train(args: &Args, role: Role) -> Result<()> {
         &role.config(&pack),
         existing(&path),
     )?;
-    let rates = |training: &mut JudgeTraining<'_>| -> Result<String> {
-        let own = rate(training, &composer)?;
-        let mut others = role.mixture();
-        for (weight, all) in others.sets.iter_mut().zip(Mixture::default().sets) {
-            *weight = all - *weight;
+    if let (None, Some(from)) = (existing(&path), &args.from) {
+        let file = from.join(format!("judges/{}.safetensors", role.name()));
+        match existing(&file) {
+            Some(file) => {
+                let lacking = training.start_from(&weights::read_all(file)?, file)?;
+                log.line(&format!(
+                    "starts from {}, random: {lacking:?}",
+                    file.display()
+                ));
+            }
+            None => log.line("starts from nothing: no earlier judge among the assets"),
         }
-        let other = rate(training, &Composer::new(&pack, others)?)?;
-        Ok(format!(
-            "own drawings {:.3} / {:.3}, others {:.3} / {:.3}",
-            own.first, own.top_five, other.first, other.top_five
-        ))
+    }
+    let rates = |training: &mut JudgeTraining<'_>| -> Result<String> {
+        let mut text =
+            String::from("entity, active, counted | activity, none | count, one | tint, place:");
+        for drawings in [Drawings::Own, Drawings::Others] {
+            let r = training
+                .with_average(|judge| JudgeRates::of(judge, role, drawings, None, &pack, 200))?;
+            text += &format!(
+                " {drawings:?} {:.2} {:.2} {:.2} | {:.2} {:.2} | {:.2} {:.2} | {:.2} {:.2};",
+                r.entity.first,
+                r.entity_active.first,
+                r.entity_counted.first,
+                r.activity.first,
+                r.no_activity.first,
+                r.count.first,
+                r.one.first,
+                r.tint.first,
+                r.place.first
+            );
+        }
+        Ok(text)
     };
     training.run(&mut |training, progress| {
         if log.tick(progress) {
@@ -61,13 +87,4 @@ pub fn train(args: &Args, role: Role) -> Result<()> {
     let text = rates(&mut training)?;
     log.line(&format!("done; {text}"));
     Ok(())
-}
-
-/// How often the judge in training names fresh scenes right, among all entities that scenes are made of.
-fn rate(training: &mut JudgeTraining<'_>, composer: &Composer<'_>) -> Result<HitRate> {
-    let data = compose(composer, 9_000, 0..500);
-    let truth: Vec<usize> = data.scenes.iter().map(Scene::entity).collect();
-    let among: Vec<usize> = (0..composer.pack().entities().len()).collect();
-    Ok(training
-        .with_average(|judge| HitRate::of(&judge.forward(&data.images).entity, &truth, &among)))
 }

@@ -3,6 +3,7 @@
 mod export;
 mod judges;
 mod measure;
+mod scenes;
 mod stages;
 
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ enum Stage {
     RewardJudge,
     /// Train the judge that only measures.
     HeldOutJudge,
+    /// Draw a sheet of composed scenes of every kind into the work folder (not a part of `all`).
+    Scenes,
     /// Assemble the assets from the averaged weights.
     Export,
     /// Measure the exported model with the held-out judge, and draw its sheet of samples.

@@ -3,9 +3,8 @@
 use anyhow::{Context, Result};
 use ddpo_model::{Files, StableDiffusion};
 use ddpo_pocket::artwork::Pack;
-use ddpo_pocket::judge::{Judge, JudgeConfig, Role};
+use ddpo_pocket::judge::{Judge, Role};
 use ddpo_pocket::measure::{MeasurePlan, draw, judge};
-use ddpo_torch::Store;
 use tch::{Device, Kind, Tensor};
 
 use crate::Args;
@@ -27,18 +26,7 @@ pub fn measure(args: &Args) -> Result<()> {
         plan,
     )?;
     sheet(&samples)?.save(assets.join("model").join("samples.png"))?;
-    let stem = assets.join("judges").join(Role::HeldOut.name());
-    let config: JudgeConfig = serde_json::from_slice(
-        &std::fs::read(stem.with_extension("json")).context("train the held-out judge first")?,
-    )?;
-    let held_out = Judge::load(
-        Store::open(
-            &stem.with_extension("safetensors"),
-            Device::Cpu,
-            Kind::Float,
-        )?,
-        &config,
-    )?;
+    let held_out = Judge::open(&assets.join("judges"), Role::HeldOut, Device::Cpu)?;
     let vae = StableDiffusion::load(&files, Device::Cpu, Kind::Float)?
         .images
         .vae

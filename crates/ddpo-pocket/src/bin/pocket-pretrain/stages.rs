@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use ddpo_model::{Named, Vae};
+use ddpo_model::{Files, Named, StableDiffusion, Vae};
 use ddpo_pocket::artwork::Pack;
 use ddpo_pocket::judge::Role;
 use ddpo_pocket::pretrain::Progress;
@@ -19,7 +19,7 @@ use ddpo_sched::{NoiseSchedule, ScheduleConfig};
 use ddpo_torch::{Store, weights};
 use tch::{Device, Kind, Tensor};
 
-use crate::{Args, Stage, export, judges, measure};
+use crate::{Args, Stage, export, judges, measure, scenes};
 
 /// The codec's file among the assets: training that goes on must keep the latents as they are.
 pub const CODEC: &str = "pretrain/codec.safetensors";
@@ -51,6 +51,7 @@ fn one(args: &Args, stage: Stage, order: &[Stage]) -> Result<()> {
         Stage::Diffusion => diffusion(args),
         Stage::RewardJudge => judges::train(args, Role::Reward),
         Stage::HeldOutJudge => judges::train(args, Role::HeldOut),
+        Stage::Scenes => scenes::draw(args),
         Stage::Export => export::export(args),
         Stage::Measure => measure::measure(args),
     }
@@ -70,7 +71,7 @@ fn codec(args: &Args) -> Result<()> {
         return Ok(());
     }
     let pack = Pack::embedded()?;
-    let composer = Composer::new(&pack, Mixture::default())?;
+    let composer = Composer::new(&pack, Mixture::singles())?;
     let images = compose(&composer, CODEC_SEED, 0..CODEC_SCENES).images;
     let codec = PatchCodec::fit(&images, &shape::vae());
     codec.save(&path)?;
@@ -84,7 +85,8 @@ fn codec(args: &Args) -> Result<()> {
 
 fn decoder(args: &Args) -> Result<()> {
     let pack = Pack::embedded()?;
-    let composer = Composer::new(&pack, Mixture::default())?;
+    // What stands in other scenes is made of the same drawings, only smaller.
+    let composer = Composer::new(&pack, Mixture::singles())?;
     let codec = PatchCodec::load(&args.work.join("codec.safetensors"))?;
     let mut plan = DecoderPlan::default();
     plan.samples = args.samples.unwrap_or(plan.samples);
@@ -157,13 +159,21 @@ fn shipped_diffusion(from: &Path) -> Result<BTreeMap<String, Tensor>> {
     Ok(all)
 }
 
-/// The VAE as far as it is trained: the encoder that was set, and the averaged decoder.
+/// The VAE as far as it is trained: the encoder that was set, and the averaged decoder; without these in the work
+/// folder, that of the folder of assets which training goes on from.
 pub fn trained_vae(args: &Args) -> Result<Named<Vae>> {
+    let decoder = args.work.join("decoder.safetensors");
+    if let (None, Some(from)) = (existing(&decoder), &args.from) {
+        let folder = from.join("model");
+        eprintln!("VAE: taken from {}", folder.display());
+        let whole = StableDiffusion::load(&Files::Folder(folder), Device::Cpu, Kind::Float)?;
+        return Ok(whole.images.vae);
+    }
     let config = shape::vae();
     let store = Store::random(0, Device::Cpu, Kind::Float);
     let net = Vae::new(&store.root(), &config)?;
     let mut tensors = store.finish()?;
-    average_of(&args.work.join("decoder.safetensors"), "", &tensors)?;
+    average_of(&decoder, "", &tensors)?;
     PatchCodec::load(&args.work.join("codec.safetensors"))?.write(&mut tensors, &config);
     Ok(Named { net, tensors })
 }

@@ -1,0 +1,162 @@
+//! How often a judge is right, question by question, on scenes that are composed for the question.
+
+use ddpo_model::Vae;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::Result;
+use crate::artwork::{Pack, Set};
+use crate::judge::{Judge, Role, Verdict};
+use crate::pretrain::batch::compose;
+use crate::pretrain::judges::labels;
+use crate::scene::{Composer, Mixture, Scene};
+
+/// What a judge gets right on one kind of pictures; each rate is over scenes of which the question can be asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JudgeRates {
+    /// Which of the 45 training animals, on scenes of one.
+    pub entity: HitRate,
+    /// Which of them, on scenes in which one does something.
+    pub entity_active: HitRate,
+    /// Which of them, on scenes of two to eight.
+    pub entity_counted: HitRate,
+    /// Which activity, on scenes of one, "none" among the answers.
+    pub activity: HitRate,
+    /// No activity, on scenes of one animal and nothing else.
+    pub no_activity: HitRate,
+    /// How many, on scenes of two to eight, one among the answers.
+    pub count: HitRate,
+    /// That there is one, on scenes of one.
+    pub one: HitRate,
+    /// Which colour that is not its own, "none" among the answers, on scenes like DPOK's prompts.
+    pub tint: HitRate,
+    /// Which place, "none" among the answers, on scenes like DPOK's prompts.
+    pub place: HitRate,
+}
+
+/// The drawings that a judge is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drawings {
+    /// Of the sets that it was trained on.
+    Own,
+    /// Of all others.
+    Others,
+}
+
+impl Drawings {
+    fn weights(self, role: Role) -> [f64; 7] {
+        let mut sets = Mixture::default().sets;
+        for set in Set::ALL {
+            let own = role.sets().contains(&set);
+            if own != (self == Self::Own) {
+                sets[set.index()] = 0.0;
+            }
+        }
+        sets
+    }
+}
+
+const SEED: u64 = 7_000;
+
+impl JudgeRates {
+    /// Asks `judge` about `n` scenes a kind of training animals, through `vae` if there is one.
+    ///
+    /// # Errors
+    /// What composing reports.
+    pub fn of(
+        judge: &Judge,
+        role: Role,
+        drawings: Drawings,
+        vae: Option<&Vae>,
+        pack: &Pack,
+        n: u64,
+    ) -> Result<Self> {
+        let animals = Mixture {
+            animals: 1.0,
+            unseen_animals: 0.0,
+            objects: 0.0,
+            all_animals_active: true,
+            sets: drawings.weights(role),
+            ..Mixture::singles()
+        };
+        let asked = |mixture: Mixture| -> Result<(Verdict, Vec<Scene>)> {
+            let data = compose(&Composer::new(pack, mixture)?, SEED, 0..n);
+            Ok((judge.forward_all(&data.images, vae), data.scenes))
+        };
+        let among: Vec<usize> = (0..pack.entities().len())
+            .filter(|&i| pack.entities()[i].kind == crate::artwork::EntityKind::Animal)
+            .collect();
+        let entity = |(verdict, scenes): &(Verdict, Vec<Scene>)| {
+            let truth: Vec<usize> = scenes.iter().map(Scene::entity).collect();
+            HitRate::of(&verdict.entity, &truth, &among)
+        };
+        let singles = asked(animals.clone())?;
+        let active = asked(Mixture {
+            activities: 1.0,
+            ..animals.clone()
+        })?;
+        let counted = asked(Mixture {
+            counting: 1.0,
+            ..animals.clone()
+        })?;
+        let dpok = asked(Mixture {
+            attributes: 1.0,
+            ..animals
+        })?;
+        Ok(Self {
+            entity: entity(&singles),
+            entity_active: entity(&active),
+            entity_counted: entity(&counted),
+            activity: rate(&active.0.activity, &active.1, labels::activity),
+            no_activity: rate(&singles.0.activity, &singles.1, labels::activity),
+            count: rate(&counted.0.count, &counted.1, labels::count),
+            one: rate(&singles.0.count, &singles.1, labels::count),
+            tint: rate(&dpok.0.tint, &dpok.1, labels::tint),
+            place: rate(&dpok.0.place, &dpok.1, labels::place),
+        })
+    }
+}
+
+fn rate(log_probs: &Tensor, scenes: &[Scene], label: fn(&Scene) -> usize) -> HitRate {
+    let truth: Vec<usize> = scenes.iter().map(label).collect();
+    let among: Vec<usize> = (0..log_probs.size()[1] as usize).collect();
+    HitRate::of(log_probs, &truth, &among)
+}
+
+/// How often the right answer came first, and among the first five.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HitRate {
+    /// Share of pictures named right, in [0, 1].
+    pub first: f64,
+    /// Share of pictures whose name is among the five likeliest, in [0, 1].
+    pub top_five: f64,
+    /// Pictures judged.
+    pub n: usize,
+}
+
+impl HitRate {
+    /// # Shapes
+    /// - `log_probs`: `[batch, answers]`
+    /// - `truth`: the right answer's index a picture
+    /// - `among`: answers that compete; all others are left out
+    pub fn of(log_probs: &Tensor, truth: &[usize], among: &[usize]) -> Self {
+        let columns = Tensor::from_slice(&among.iter().map(|&i| i as i64).collect::<Vec<_>>());
+        let order = log_probs.index_select(1, &columns).argsort(1, true);
+        let rank = |(row, &answer): (usize, &usize)| {
+            let column = among
+                .iter()
+                .position(|&i| i == answer)
+                .expect("the truth competes") as i64;
+            (0..among.len() as i64)
+                .find(|&r| order.int64_value(&[row as i64, r]) == column)
+                .expect("a permutation")
+        };
+        let ranks: Vec<i64> = truth.iter().enumerate().map(rank).collect();
+        let share = |k: i64| ranks.iter().filter(|&&r| r < k).count() as f64 / ranks.len() as f64;
+        Self {
+            first: share(1),
+            top_five: share(5),
+            n: ranks.len(),
+        }
+    }
+}
