@@ -24,6 +24,16 @@ pub enum Error {
         /// What the parser said.
         reason: String,
     },
+    /// A file of `torch.save` that holds anything but tensors, or lies about them.
+    #[error(
+        "{file} is refused: {reason}; only a file of tensors is read, fetch it from its publisher"
+    )]
+    Refused {
+        /// The file, or the name of an embedded one.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Tensors do not fit the model; every one is listed.
     #[error("{file} does not fit the model:\n  {}", faults.join("\n  "))]
     Misfit {

@@ -8,6 +8,7 @@ mod file;
 pub mod foreach;
 mod index;
 pub mod nn;
+mod pickle;
 mod reader;
 mod shards;
 pub mod weights;

@@ -1,11 +1,11 @@
-//! Named tensors in and out of safetensors files, strictly.
+//! Named tensors in and out of safetensors files, strictly; in from files of `torch.save` as well.
 //!
 //! A model is built by asking a [`Scope`] for each tensor by name and shape. Behind it stands a [`Store`] that
 //! either reads a file or draws seeded random values, so one constructor serves loading and training from
 //! nothing. [`Store::finish`] then reports every missing, extra and misshapen tensor at once.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rand::{Rng, SeedableRng};
@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
 pub use crate::file::{read_all, read_all_with_metadata, save, save_with_metadata, share_all};
+use crate::pickle::Archive;
 use crate::reader::Reader;
 pub use crate::shards::shard_files;
 use crate::{Error, Result, shards};
@@ -36,6 +37,11 @@ enum Source {
         readers: Vec<Reader>,
         /// Which reader has a tensor; those that were handed out are taken away.
         unused: BTreeMap<String, usize>,
+    },
+    Pickled {
+        archive: Archive,
+        /// Those that were handed out are taken away.
+        unused: BTreeSet<String>,
     },
     Random {
         seed: u64,
@@ -63,18 +69,25 @@ pub struct Store {
     device: Device,
     kind: Kind,
     aliases: Aliases,
+    unneeded: Box<dyn Fn(&str) -> bool>,
 }
 
 impl Store {
-    /// Reads from a safetensors file; tensors are of `kind` on `device`.
+    /// Reads from a safetensors file, or from what `torch.save` wrote of a dictionary of tensors; tensors are of
+    /// `kind` on `device`. Of the latter's pickle only what describes tensors is run.
     ///
     /// On the CPU and in the file's own kind they share the file's pages by memory map, copied where something
     /// writes to them: the file may be replaced or removed meanwhile, but not cut short. Else one tensor after
     /// the other is read and converted.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, [`Error::Damaged`] if its header lies.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Damaged`] if its header lies, [`Error::Refused`] if a
+    /// file of `torch.save` holds or claims anything but tensors.
     pub fn open(path: &Path, device: Device, kind: Kind) -> Result<Self> {
+        if let Some(archive) = Archive::open(path)? {
+            let unused = archive.names().into_iter().collect();
+            return Ok(Self::new(Source::Pickled { archive, unused }, device, kind));
+        }
         Ok(Self::of_reader(Reader::open(path)?, device, kind))
     }
 
@@ -122,6 +135,7 @@ impl Store {
             device,
             kind,
             aliases: |_| Vec::new(),
+            unneeded: Box::new(|_| false),
         }
     }
 
@@ -142,6 +156,15 @@ impl Store {
         self
     }
 
+    /// Lets the file have more than the model needs, where `unneeded` says so of the name.
+    ///
+    /// For a part of a larger model: CLIP's image tower in the file of both towers.
+    #[must_use]
+    pub fn with_unneeded(mut self, unneeded: impl Fn(&str) -> bool + 'static) -> Self {
+        self.unneeded = Box::new(unneeded);
+        self
+    }
+
     /// The scope of all names.
     pub fn root(&self) -> Scope<'_> {
         Scope {
@@ -154,6 +177,7 @@ impl Store {
     pub fn contains(&self, name: &str) -> bool {
         match &self.inner.borrow().source {
             Source::Files { unused, .. } => unused.contains_key(name),
+            Source::Pickled { unused, .. } => unused.contains(name),
             Source::Random { .. } => true,
         }
     }
@@ -165,18 +189,20 @@ impl Store {
     /// # Errors
     /// [`Error::Misfit`] with every missing, misshapen and extra tensor.
     pub fn finish(self) -> Result<BTreeMap<String, Tensor>> {
+        let unneeded = self.unneeded;
         let Inner {
             source,
             given,
             mut faults,
         } = self.inner.into_inner();
-        let Source::Files {
-            name: file, unused, ..
-        } = source
-        else {
-            return Ok(given);
+        let (file, unused): (_, Vec<String>) = match source {
+            Source::Files { name, unused, .. } => (name, unused.into_keys().collect()),
+            Source::Pickled { archive, unused } => (archive.name, unused.into_iter().collect()),
+            Source::Random { .. } => return Ok(given),
         };
-        let extra = unused.keys().filter(|n| !n.ends_with("position_ids"));
+        let extra = unused
+            .iter()
+            .filter(|n| !n.ends_with("position_ids") && !unneeded(n));
         faults.extend(
             extra.map(|n| format!("`{n}` is in the file, but the model has no such tensor")),
         );
@@ -194,18 +220,20 @@ impl Store {
             given,
             faults,
         } = &mut *inner;
+        let mut candidates = std::iter::once(name.to_owned()).chain((self.aliases)(name));
+        let missing = || Err(format!("`{name}` is missing (expected shape {shape:?})"));
         let tensor = match source {
             Source::Random { seed } => Ok(draw(*seed, name, shape, init)),
             Source::Files {
                 readers, unused, ..
-            } => {
-                let candidates = std::iter::once(name.to_owned()).chain((self.aliases)(name));
-                let found = candidates
-                    .into_iter()
-                    .find_map(|name| unused.remove_entry(&name));
-                match found {
-                    None => Err(format!("`{name}` is missing (expected shape {shape:?})")),
-                    Some((found, reader)) => self.weight(&readers[reader], &found, shape),
+            } => match candidates.find_map(|name| unused.remove_entry(&name)) {
+                None => missing(),
+                Some((found, reader)) => self.weight(&readers[reader], &found, shape),
+            },
+            Source::Pickled { archive, unused } => {
+                match candidates.find(|name| unused.remove(name)) {
+                    None => missing(),
+                    Some(found) => self.unpickled(archive, &found, shape),
                 }
             }
         };
@@ -227,17 +255,25 @@ impl Store {
         shape: &[i64],
     ) -> std::result::Result<Tensor, String> {
         let place = reader.index.place(name, Some(shape))?;
-        if !FLOATS.contains(&place.kind) {
-            return Err(format!(
-                "`{name}` is of kind {:?}, expected a floating-point one",
-                place.kind
-            ));
-        }
+        floating(name, place.kind)?;
         let as_it_is = place.kind == self.kind && self.device == Device::Cpu;
         let tensor = match as_it_is {
             true => reader.share(name, &place)?,
             false => reader.read(name, &place)?,
         };
+        check(name, &tensor, self.kind)?;
+        Ok(tensor)
+    }
+
+    /// A tensor of an archive, checked.
+    fn unpickled(
+        &self,
+        archive: &Archive,
+        name: &str,
+        shape: &[i64],
+    ) -> std::result::Result<Tensor, String> {
+        let tensor = archive.tensor(name, shape)?;
+        floating(name, tensor.kind())?;
         check(name, &tensor, self.kind)?;
         Ok(tensor)
     }
@@ -286,8 +322,17 @@ impl<'a, S: std::fmt::Display> std::ops::Div<S> for &Scope<'a> {
     }
 }
 
-/// Whole numbers are no weights: converting them would hide that the file is another one. Nor is anything that
-/// is not finite, or that `kind` cannot hold.
+/// Whole numbers are no weights: converting them would hide that the file is another one.
+fn floating(name: &str, kind: Kind) -> std::result::Result<(), String> {
+    match FLOATS.contains(&kind) {
+        true => Ok(()),
+        false => Err(format!(
+            "`{name}` is of kind {kind:?}, expected a floating-point one"
+        )),
+    }
+}
+
+/// What is not finite is no weight either, nor what `kind` cannot hold.
 fn check(name: &str, tensor: &Tensor, kind: Kind) -> std::result::Result<(), String> {
     if tensor.numel() == 0 {
         return Ok(());
