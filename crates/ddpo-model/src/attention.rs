@@ -7,6 +7,33 @@ use tch::Tensor;
 /// Epsilon of the group norm before a transformer (diffusers `Transformer2DModel`, `norm`).
 const NORM_EPS: f64 = 1e-6;
 
+/// The prompt, as cross-attention sees it.
+#[derive(Clone, Copy)]
+pub enum Context<'a> {
+    /// `[batch, tokens, dim]`: keys and values are computed, and gradients flow into their projections.
+    Embeddings(&'a Tensor),
+    /// Computed before, one pair a transformer block, in the network's order.
+    Kept(&'a [KeyValue]),
+}
+
+impl<'a> Context<'a> {
+    /// What `n` transformer blocks need, of which `first` is the first.
+    pub(crate) fn part(self, first: usize, n: usize) -> Self {
+        match self {
+            Self::Embeddings(_) => self,
+            Self::Kept(all) => Self::Kept(&all[first..first + n]),
+        }
+    }
+}
+
+/// Keys and values of one attention.
+pub struct KeyValue {
+    /// `[batch, heads, tokens, dim / heads]`.
+    key: Tensor,
+    /// The same.
+    value: Tensor,
+}
+
 /// Multi-head attention with diffusers' names.
 pub struct Attention {
     to_q: Linear,
@@ -40,22 +67,30 @@ impl Attention {
     }
 
     /// # Shapes
-    /// - `x`: `[batch, positions, dim]`
     /// - `context`: `[batch, tokens, context_dim]`
+    fn keys_values(&self, context: &Tensor) -> KeyValue {
+        KeyValue {
+            key: self.split(self.to_k.forward(context)),
+            value: self.split(self.to_v.forward(context)),
+        }
+    }
+
+    /// `[batch, n, dim]` to `[batch, heads, n, dim / heads]`.
+    fn split(&self, t: Tensor) -> Tensor {
+        let (batch, n, dim) = t.size3().expect("a projection has three dimensions");
+        t.view([batch, n, self.heads, dim / self.heads])
+            .transpose(1, 2)
+    }
+
+    /// # Shapes
+    /// - `x`: `[batch, positions, dim]`
     /// - returns: `[batch, positions, dim]`
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Tensor {
-        let (batch, positions, dim) = x.size3().expect("attention input has three dimensions");
-        let split = |t: Tensor| {
-            t.view([batch, -1, self.heads, dim / self.heads])
-                .transpose(1, 2)
-        };
-        let q = split(self.to_q.forward(x)); // (batch, heads, positions, dim / heads)
-        let k = split(self.to_k.forward(context));
-        let v = split(self.to_v.forward(context));
+    fn forward(&self, x: &Tensor, of: &KeyValue) -> Tensor {
+        let q = self.split(self.to_q.forward(x));
         let mixed = Tensor::scaled_dot_product_attention(
             &q,
-            &k,
-            &v,
+            &of.key,
+            &of.value,
             None::<&Tensor>,
             0.0,
             false,
@@ -63,7 +98,19 @@ impl Attention {
             false,
         );
         self.to_out
-            .forward(&mixed.transpose(1, 2).reshape([batch, positions, dim]))
+            .forward(&mixed.transpose(1, 2).reshape(x.size()))
+    }
+
+    /// # Shapes
+    /// - `x`: `[batch, positions, dim]`
+    /// - returns: the same
+    fn among(&self, x: &Tensor) -> Tensor {
+        self.forward(x, &self.keys_values(x))
+    }
+
+    fn is_trained(&self) -> bool {
+        let layers = [&self.to_q, &self.to_k, &self.to_v, &self.to_out];
+        layers.into_iter().any(Linear::is_trained)
     }
 
     fn linears<'a>(&'a mut self, prefix: &str) -> impl Iterator<Item = (String, &'a mut Linear)> {
@@ -111,10 +158,17 @@ impl TransformerBlock {
         }
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Tensor {
-        let normed = self.norm1.forward(x);
-        let x = self.attn1.forward(&normed, &normed) + x;
-        let x = self.attn2.forward(&self.norm2.forward(&x), context) + x;
+    fn forward(&self, x: &Tensor, context: Context<'_>) -> Tensor {
+        let x = self.attn1.among(&self.norm1.forward(x)) + x;
+        let computed;
+        let prompt = match context {
+            Context::Kept(kept) => &kept[0],
+            Context::Embeddings(embeddings) => {
+                computed = self.attn2.keys_values(embeddings);
+                &computed
+            }
+        };
+        let x = self.attn2.forward(&self.norm2.forward(&x), prompt) + x;
         let gated = self.ff_in.forward(&self.norm3.forward(&x)).chunk(2, -1);
         self.ff_out.forward(&(&gated[0] * gated[1].gelu("none"))) + x
     }
@@ -156,22 +210,38 @@ impl SpatialTransformer {
 
     /// # Shapes
     /// - `x`: `[batch, channels, height, width]`
-    /// - `context`: `[batch, tokens, context_dim]`
     /// - returns: as `x`
-    pub fn forward(&self, x: &Tensor, context: &Tensor) -> Tensor {
+    pub fn forward(&self, x: &Tensor, context: Context<'_>) -> Tensor {
         let (batch, channels, height, width) = x.size4().expect("feature map has four dimensions");
         let h = self.proj_in.forward(&self.norm.forward(x));
         // On channels-last maps, which the UNet keeps, neither change of layout copies anything.
         let mut h = h
             .permute([0, 2, 3, 1])
             .reshape([batch, height * width, channels]);
-        for block in &self.blocks {
-            h = block.forward(&h, context);
+        for (i, block) in self.blocks.iter().enumerate() {
+            h = block.forward(&h, context.part(i, 1));
         }
         let h = h
             .view([batch, height, width, channels])
             .permute([0, 3, 1, 2]);
         self.proj_out.forward(&h) + x
+    }
+
+    /// How many transformer blocks it has.
+    pub(crate) fn depth(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Keys and values of the prompt, one pair a transformer block.
+    pub(crate) fn keys_values(&self, context: &Tensor) -> Vec<KeyValue> {
+        let blocks = self.blocks.iter();
+        blocks.map(|b| b.attn2.keys_values(context)).collect()
+    }
+
+    /// Whether a weight or factor of it records gradients.
+    pub(crate) fn is_trained(&self) -> bool {
+        let attentions = |b: &TransformerBlock| b.attn1.is_trained() || b.attn2.is_trained();
+        self.blocks.iter().any(attentions)
     }
 
     /// The attention projections, by name below `prefix`.
@@ -214,7 +284,7 @@ impl VaeAttention {
             .contiguous();
         let h = self
             .attention
-            .forward(&h, &h)
+            .among(&h)
             .transpose(1, 2)
             .reshape([batch, channels, height, width]);
         h + x

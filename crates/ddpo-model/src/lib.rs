@@ -3,6 +3,7 @@
 pub mod attention;
 pub mod error;
 pub mod files;
+pub mod images;
 mod layout;
 pub mod lora;
 pub mod pipeline;
@@ -11,10 +12,12 @@ pub mod resnet;
 pub mod unet;
 pub mod vae;
 
+pub use attention::{Context, KeyValue};
 pub use error::{Error, Result};
 pub use files::Files;
+pub use images::ImageDecoder;
 pub use lora::{LORA_FILE, Lora, LoraConfig};
-pub use pipeline::{ImageDecoder, Named, PromptEncoder, StableDiffusion};
+pub use pipeline::{Named, PromptEncoder, StableDiffusion};
 pub use policy::UnetPolicy;
 pub use unet::{Unet, UnetConfig};
 pub use vae::{Vae, VaeConfig};

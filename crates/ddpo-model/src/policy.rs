@@ -1,9 +1,11 @@
 //! The UNet as a policy: it predicts, and it learns.
 
-use ddpo_sched::{DenoiseInput, Denoiser};
-use ddpo_train::{ParamSet, Persist, Policy, StateReader, StateWriter};
+use ddpo_sched::{Conditioned, DenoiseInput, Denoiser};
+use ddpo_torch::Autocast;
+use ddpo_train::{LossScale, ParamSet, Persist, Policy, StateReader, StateWriter};
 use tch::{Kind, Tensor};
 
+use crate::attention::Context;
 use crate::pipeline::Named;
 use crate::{Error, Lora, LoraConfig, Result, Unet};
 
@@ -11,8 +13,13 @@ use crate::{Error, Lora, LoraConfig, Result, Unet};
 pub struct UnetPolicy {
     unet: Named<Unet>,
     trained: Trained,
-    /// Of weights and compute; predictions are f32 whatever it is.
+    /// Of the weights; predictions are f32 whatever it is.
     kind: Kind,
+    /// Of compute, where that is not the weights'.
+    autocast: Option<Kind>,
+    checkpointing: bool,
+    /// Where gradients are f16.
+    loss_scale: Option<LossScale>,
 }
 
 enum Trained {
@@ -25,6 +32,7 @@ impl UnetPolicy {
     ///
     /// # Errors
     /// [`Error::Config`] unless the weights are f32: AdamW would lose most of its updates in half precision.
+    /// Compute in half precision is [`with_autocast`](Self::with_autocast).
     pub fn full(unet: Named<Unet>) -> Result<Self> {
         let shared = unet
             .tensors
@@ -33,7 +41,7 @@ impl UnetPolicy {
         let params = ParamSet::new(shared.collect())?;
         if params.kind() != Kind::Float {
             let reason = format!(
-                "policy.train = \"full\" needs model.dtype = \"f32\", not {:?}; half precision goes with \"lora\"",
+                "policy.train = \"full\" needs weights in f32, not {:?}; half precision is for compute",
                 params.kind()
             );
             return Err(Error::Config {
@@ -42,11 +50,7 @@ impl UnetPolicy {
             });
         }
         params.thaw();
-        Ok(Self {
-            unet,
-            trained: Trained::All(params),
-            kind: Kind::Float,
-        })
+        Ok(Self::new(unet, Trained::All(params)))
     }
 
     /// Trains nothing: for sampling, in any precision.
@@ -54,13 +58,8 @@ impl UnetPolicy {
     /// # Errors
     /// None that a loaded network has.
     pub fn frozen(unet: Named<Unet>) -> Result<Self> {
-        let kind = kind_of(&unet);
-        let trained = Trained::All(ParamSet::new(Vec::new())?);
-        Ok(Self {
-            unet,
-            trained,
-            kind,
-        })
+        let none = ParamSet::new(Vec::new())?;
+        Ok(Self::new(unet, Trained::All(none)))
     }
 
     /// Trains low-rank factors beside frozen weights, as ddpo-pytorch does; they start without effect.
@@ -74,12 +73,49 @@ impl UnetPolicy {
 
     /// Trains the factors of an adapter that is attached to `unet` already.
     pub fn with_lora(unet: Named<Unet>, lora: Lora) -> Self {
-        let kind = kind_of(&unet);
+        Self::new(unet, Trained::Lora(lora))
+    }
+
+    fn new(unet: Named<Unet>, trained: Trained) -> Self {
+        let kind = unet.tensors.values().next();
+        let kind = kind.map_or(Kind::Float, Tensor::kind);
         Self {
             unet,
-            trained: Trained::Lora(lora),
+            trained,
             kind,
+            autocast: None,
+            checkpointing: false,
+            loss_scale: (kind == Kind::Half).then(LossScale::default),
         }
+    }
+
+    /// Computes in half precision with the weights as they are: f32 master weights get f32 gradients.
+    ///
+    /// In f16 the loss is scaled, as it is for f16 weights.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless `kind` is `Float` (nothing changes), `BFloat16` or `Half`, beside f32 weights.
+    pub fn with_autocast(mut self, kind: Kind) -> Result<Self> {
+        let reason = match (kind, self.kind) {
+            (Kind::Float | Kind::BFloat16 | Kind::Half, Kind::Float) => None,
+            (_, Kind::Float) => Some(format!("{kind:?} is no kind to compute in")),
+            (_, weights) => Some(format!("autocast is for f32 weights, not {weights:?}")),
+        };
+        if let Some(reason) = reason {
+            let file = "model.dtype".into();
+            return Err(Error::Config { file, reason });
+        }
+        self.autocast = (kind != Kind::Float).then_some(kind);
+        self.loss_scale = (kind == Kind::Half).then(LossScale::default);
+        Ok(self)
+    }
+
+    /// Whether training computes what a forward pass would keep again, segment by segment: the same gradients
+    /// for less memory and about a third more time.
+    #[must_use]
+    pub fn with_checkpointing(mut self, on: bool) -> Self {
+        self.checkpointing = on;
+        self
     }
 
     /// The network with its tensors.
@@ -95,52 +131,88 @@ impl UnetPolicy {
         }
     }
 
-    fn forward(&self, input: DenoiseInput<'_>) -> Tensor {
-        let cond = input.cond.to_kind(self.kind);
-        self.unet
+    fn forward(
+        &self,
+        x_t: &Tensor,
+        t: &Tensor,
+        context: Context<'_>,
+    ) -> ddpo_sched::Result<Tensor> {
+        let _cast = Autocast::enter(x_t.device(), self.autocast).map_err(denoiser)?;
+        let eps = self
+            .unet
             .net
-            .forward(&input.x_t.to_kind(self.kind), input.t, &cond)
-            .to_kind(Kind::Float)
+            .forward_with(&x_t.to_kind(self.kind), t, context);
+        Ok(eps.to_kind(Kind::Float))
     }
 
-    fn check(&self, input: DenoiseInput<'_>) -> ddpo_sched::Result<()> {
-        let config = self.unet.net.config();
-        let (x, cond) = (input.x_t.size(), input.cond.size());
-        let shape = |name: &'static str, expected: String, actual: Vec<i64>| {
-            Err(ddpo_sched::Error::Denoiser(Box::new(Error::Shape {
-                name,
-                expected,
-                actual,
-            })))
-        };
-        if x.len() != 4 || x[1] != config.in_channels {
-            return shape("x_t", format!("[batch, {}, h, w]", config.in_channels), x);
+    /// Backward from a loss, scaled where gradients are f16.
+    fn backward(
+        &self,
+        loss: &Tensor,
+        run: impl FnOnce(&Tensor) -> ddpo_train::Result<()>,
+    ) -> ddpo_train::Result<()> {
+        match &self.loss_scale {
+            Some(scale) => scale.backward(self.params(), loss, run),
+            None => run(loss),
         }
-        if cond.len() != 3 || cond[0] != x[0] || cond[2] != config.cross_attention_dim {
-            return shape(
-                "cond",
-                format!("[{}, tokens, {}]", x[0], config.cross_attention_dim),
-                cond,
-            );
+    }
+
+    fn check(&self, x_t: &Tensor, t: &Tensor, cond: &Tensor) -> ddpo_sched::Result<()> {
+        let channels = self.unet.net.config().in_channels;
+        let (x, t) = (x_t.size(), t.size());
+        if x.len() != 4 || x[1] != channels {
+            return shape("x_t", format!("[batch, {channels}, h, w]"), x);
         }
-        if input.t.size() != [x[0]] {
-            return shape("t", format!("[{}]", x[0]), input.t.size());
+        if t != [x[0]] {
+            return shape("t", format!("[{}]", x[0]), t);
         }
-        Ok(())
+        self.check_cond(cond, Some(x[0]))
+    }
+
+    fn check_cond(&self, cond: &Tensor, batch: Option<i64>) -> ddpo_sched::Result<()> {
+        let (size, dim) = (cond.size(), self.unet.net.config().cross_attention_dim);
+        let fits = size.len() == 3 && size[2] == dim && batch.is_none_or(|n| size[0] == n);
+        if fits {
+            return Ok(());
+        }
+        let batch = batch.map_or("batch".to_owned(), |n| n.to_string());
+        shape("cond", format!("[{batch}, tokens, {dim}]"), size)
     }
 }
 
-fn kind_of(unet: &Named<Unet>) -> Kind {
-    unet.tensors
-        .values()
-        .next()
-        .map_or(Kind::Float, Tensor::kind)
+fn shape(name: &'static str, expected: String, actual: Vec<i64>) -> ddpo_sched::Result<()> {
+    Err(denoiser(Error::Shape {
+        name,
+        expected,
+        actual,
+    }))
+}
+
+fn denoiser(error: impl Into<Error>) -> ddpo_sched::Error {
+    ddpo_sched::Error::Denoiser(Box::new(error.into()))
 }
 
 impl Denoiser for UnetPolicy {
     fn predict(&self, input: DenoiseInput<'_>) -> ddpo_sched::Result<Tensor> {
-        self.check(input)?;
-        Ok(self.forward(input))
+        self.check(input.x_t, input.t, input.cond)?;
+        let cond = input.cond.to_kind(self.kind);
+        self.forward(input.x_t, input.t, Context::Embeddings(&cond))
+    }
+
+    fn conditioned<'a>(&'a self, cond: &Tensor) -> ddpo_sched::Result<Conditioned<'a>> {
+        self.check_cond(cond, None)?;
+        let keys = tch::no_grad(|| {
+            let _cast = Autocast::enter(cond.device(), self.autocast)?;
+            Ok(self.unet.net.keys_values(&cond.to_kind(self.kind)))
+        });
+        let (keys, cond) = (
+            keys.map_err(|e: ddpo_torch::Error| denoiser(e))?,
+            cond.shallow_clone(),
+        );
+        Ok(Box::new(move |x_t, t| {
+            self.check(x_t, t, &cond)?;
+            self.forward(x_t, t, Context::Kept(&keys))
+        }))
     }
 }
 
@@ -157,22 +229,53 @@ impl Policy for UnetPolicy {
         input: DenoiseInput<'_>,
         loss: &mut dyn FnMut(&Tensor) -> ddpo_train::Result<Tensor>,
     ) -> ddpo_train::Result<()> {
-        self.check(input)?;
-        loss(&self.forward(input))?
-            .f_backward()
-            .map_err(ddpo_train::Error::model)
+        self.check(input.x_t, input.t, input.cond)?;
+        let cond = input.cond.to_kind(self.kind);
+        if !self.checkpointing {
+            let eps = self.forward(input.x_t, input.t, Context::Embeddings(&cond))?;
+            let backward = |loss: &Tensor| loss.f_backward().map_err(ddpo_train::Error::model);
+            return self.backward(&loss(&eps)?, backward);
+        }
+        let x_t = input.x_t.to_kind(self.kind);
+        let (eps, record) = self
+            .unet
+            .net
+            .record(&x_t, input.t, &cond, self.autocast)
+            .map_err(ddpo_train::Error::model)?;
+        let leaf = eps.to_kind(Kind::Float).set_requires_grad(true);
+        self.backward(&loss(&leaf)?, |loss| {
+            loss.f_backward().map_err(ddpo_train::Error::model)?;
+            let grad = leaf.grad().to_kind(eps.kind());
+            record.backward(grad).map_err(ddpo_train::Error::model)
+        })
+    }
+
+    fn loss_scale(&self) -> Option<&LossScale> {
+        self.loss_scale.as_ref()
     }
 }
 
 impl Persist for UnetPolicy {
     fn save(&self, out: &mut StateWriter) -> ddpo_train::Result<()> {
-        self.params().save(out)
+        self.params().save(out)?;
+        match &self.loss_scale {
+            Some(scale) => out.nested("loss_scale", scale),
+            None => Ok(()),
+        }
     }
 
     fn load(&mut self, from: &StateReader) -> ddpo_train::Result<()> {
         match &mut self.trained {
             Trained::All(params) => params.load(from),
             Trained::Lora(lora) => lora.load(from),
+        }?;
+        match &mut self.loss_scale {
+            Some(scale) if from.contains("loss_scale") => from.nested("loss_scale", scale),
+            Some(_) => Err(from.refuse(
+                "loss_scale",
+                "is missing: the run was in another model.dtype, or of a version without loss scaling",
+            )),
+            None => Ok(()),
         }
     }
 }

@@ -44,6 +44,11 @@ impl ResnetBlock {
         }
     }
 
+    /// Whether its weights record gradients.
+    pub(crate) fn is_trained(&self) -> bool {
+        self.conv1.weight.requires_grad()
+    }
+
     /// # Shapes
     /// - `x`: `[batch, in, height, width]`
     /// - `time`: `[batch, time_dim]`, already through SiLU; `None` in the VAE
@@ -80,6 +85,13 @@ impl Downsample {
         Self::Asymmetric(Conv2d::new(&(scope / "conv"), channels, channels, 3, 2, 0))
     }
 
+    /// Its convolution.
+    pub(crate) fn conv(&self) -> &Conv2d {
+        match self {
+            Self::Symmetric(conv) | Self::Asymmetric(conv) => conv,
+        }
+    }
+
     /// # Shapes
     /// - `x`: `[batch, channels, height, width]`
     /// - returns: `[batch, channels, height / 2, width / 2]`
@@ -98,6 +110,11 @@ impl Upsample {
     /// Channels stay.
     pub fn new(scope: &Scope<'_>, channels: i64) -> Self {
         Self(Conv2d::new(&(scope / "conv"), channels, channels, 3, 1, 1))
+    }
+
+    /// Its convolution.
+    pub(crate) fn conv(&self) -> &Conv2d {
+        &self.0
     }
 
     /// # Shapes

@@ -189,6 +189,10 @@ impl Algorithm for Ddpo {
         report.push("reward/mean", batch.reward.0);
         report.push("reward/std", batch.reward.1);
         batch.meter.report(self.config.kl_weight > 0.0, &mut report);
+        if let Some(scale) = ctx.policy.loss_scale() {
+            report.push("policy/loss_scale", scale.get());
+            report.push("policy/overflows", scale.overflows() as f64);
+        }
         report.push("time/sample_s", batch.sample_seconds);
         report.push("time/reward_wait_s", batch.wait_seconds);
         report.push("time/update_s", batch.update_seconds);

@@ -1,7 +1,7 @@
 //! The gradient of a rollout: each pair of sample and step is asked again, now with gradients.
 
 use ddpo_sched::{Denoiser, Gaussian, Sampler};
-use ddpo_train::{Error, Optimizer, Policy, Report, Result};
+use ddpo_train::{Error, Fault, Optimizer, Policy, Report, Result};
 use tch::{Device, Kind, Tensor};
 
 use crate::meter::Meter;
@@ -27,7 +27,7 @@ pub(crate) struct Found {
     /// Largest |ratio − 1| of each step.
     pub(crate) deviation: Vec<f64>,
     /// What was not finite and where.
-    pub(crate) fault: Option<String>,
+    pub(crate) fault: Option<Fault>,
 }
 
 impl Replay<'_> {
@@ -63,7 +63,7 @@ impl Replay<'_> {
         let (estimator, reduce) = (self.config.estimator, self.config.log_prob);
         let before = self.before(&pairs)?;
         let mut seen = None;
-        self.policy.accumulate(pairs.input(), &mut |eps| {
+        let accumulated = self.policy.accumulate(pairs.input(), &mut |eps| {
             let step = pairs.steps(self.sampler, eps)?;
             let log_prob = step.log_prob(&pairs.x_prev, reduce)?;
             let surrogate = estimator.surrogate(&log_prob, &old, &advantages);
@@ -80,7 +80,14 @@ impl Replay<'_> {
             rows.insert(0, loss.detach());
             seen = Some(Tensor::stack(&rows, 0));
             Ok(loss.sum(Kind::Float) / n_total as f64)
-        })?;
+        });
+        match accumulated {
+            Err(overflow @ Error::Overflow { .. }) => {
+                found.fault = Some(Fault::Overflow(overflow.to_string()));
+                return Ok(());
+            }
+            other => other?,
+        }
         let Some(seen) = seen else {
             return Err(Error::model("the policy did not ask for its loss"));
         };
@@ -110,10 +117,10 @@ impl Replay<'_> {
         for (i, item) in items.iter().enumerate() {
             let (loss, ratio) = (losses[i], ratios[i]);
             if !(loss.is_finite() && ratio.is_finite()) {
-                found.fault = Some(format!(
-                    "loss {loss}, ratio {ratio} at step {} of sample {}",
-                    item.step, self.rollout.sample_ids[item.row]
-                ));
+                let id = self.rollout.sample_ids[item.row];
+                let step = item.step;
+                let text = format!("loss {loss}, ratio {ratio} at step {step} of sample {id}");
+                found.fault = Some(Fault::NotFinite(text));
                 return Ok(());
             }
             let clipped = self.config.estimator.clips(ratio);
@@ -201,15 +208,20 @@ pub fn replay_update_near(
         .flat_map(|step| (0..n).map(move |row| Item { row, step }))
         .collect();
     let params = policy.params();
-    params.zero_grad();
-    let mut found = replay.accumulate(&items, &mut |_| Ok(()))?;
-    if let Some(detail) = found.fault {
+    // Ends: a loss scale can be halved only so often.
+    let mut found = loop {
         params.zero_grad();
-        return Err(Error::NonFinite {
-            what: "loss",
-            detail,
-        });
-    }
+        let found = replay.accumulate(&items, &mut |_| Ok(()))?;
+        match found.fault {
+            None => break found,
+            Some(Fault::Overflow(_)) => {}
+            Some(Fault::NotFinite(detail)) => {
+                params.zero_grad();
+                let what = "loss";
+                return Err(Error::NonFinite { what, detail });
+            }
+        }
+    };
     let host = |t: Tensor| t.to_device(Device::Cpu).copy();
     let grads = params.names().iter().cloned();
     let grads = grads.zip(params.grads()?.into_iter().map(host)).collect();

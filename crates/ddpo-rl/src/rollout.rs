@@ -1,7 +1,7 @@
 //! What sampling leaves behind for training: every latent of every step, on the host, in f32.
 
 use ddpo_sched::{DenoiseInput, Gaussian, LogProb, Sampler, StepRecord, check_shape};
-use ddpo_train::{Error, Keep, Persist, Result, StateReader, StateWriter};
+use ddpo_train::{Error, Keep, Landing, Persist, Result, StateReader, StateWriter};
 use tch::{Device, Kind, Tensor};
 
 /// Denoising trajectories of some samples.
@@ -23,7 +23,7 @@ pub struct Rollout {
 pub(crate) struct Trajectories {
     reduce: LogProb,
     /// Latents and log-probabilities of the batch that is being drawn.
-    current: Option<(Tensor, Tensor)>,
+    current: Option<(Landing, Landing)>,
     parts: Vec<Rollout>,
 }
 
@@ -50,20 +50,21 @@ impl Keep for Trajectories {
     fn step(&mut self, record: &StepRecord<'_>) -> Result<()> {
         let (step, n_steps) = (record.step as i64, record.n_steps as i64);
         let (latents, log_probs) = self.current.get_or_insert_with(|| {
-            let (mut shape, on_host) = (record.x_t.size(), (Kind::Float, Device::Cpu));
+            let (mut shape, device) = (record.x_t.size(), record.x_t.device());
             let n = shape[0];
             shape.insert(0, n_steps + 1);
             (
-                Tensor::zeros(&shape, on_host),
-                Tensor::zeros([n_steps, n], on_host),
+                Landing::new(&shape, Kind::Float, device),
+                Landing::new(&[n_steps, n], Kind::Float, device),
             )
         });
+        // Nothing here waits for the device: the next step is queued while these are under way.
         if step == 0 {
-            latents.get(0).copy_(record.x_t);
+            latents.put(0, record.x_t)?;
         }
-        latents.get(step + 1).copy_(record.x_prev);
+        latents.put(step + 1, record.x_prev)?;
         if let Some(log_prob) = record.log_prob {
-            log_probs.get(step).copy_(log_prob);
+            log_probs.put(step, log_prob)?;
         }
         Ok(())
     }
@@ -72,6 +73,7 @@ impl Keep for Trajectories {
         let Some((latents, log_probs)) = self.current.take() else {
             return Err(Error::config("n_steps", 0, "must be at least 1"));
         };
+        let (latents, log_probs) = (latents.finish(), log_probs.finish());
         let ids = sample_ids.to_vec();
         let rollout = Rollout::new(ids, latents, log_probs, cond.shallow_clone())?;
         rollout.require_finite()?;

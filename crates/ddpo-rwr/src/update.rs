@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use ddpo_reward::Prompt;
 use ddpo_sched::Stream;
-use ddpo_train::{Context, Event, Phase, Place, Report, Result, prompt_of};
+use ddpo_train::{Context, Error, Event, Fault, Phase, Place, Report, Result, prompt_of};
 use tch::Tensor;
 
 use crate::meter::Meter;
@@ -82,7 +82,7 @@ impl Rwr {
         ctx: &mut Context<'_>,
         batch: &Batch,
         conds: &Conds,
-    ) -> Result<(Meter, Option<String>)> {
+    ) -> Result<(Meter, Option<Fault>)> {
         let (n, world) = (self.config.batch, ctx.collective.world());
         let mine = self.config.batch_per_rank(world);
         let first = batch.next_update * n + ctx.collective.rank() * mine;
@@ -92,11 +92,17 @@ impl Rwr {
         let mut meter = Meter::default();
         for chunk in items.chunks(self.config.micro_batch) {
             let noised = self.noised(ctx, batch, conds, chunk)?;
-            let losses = noised.accumulate(&*ctx.policy, mine)?;
+            let losses = match noised.accumulate(&*ctx.policy, mine) {
+                Err(overflow @ Error::Overflow { .. }) => {
+                    return Ok((meter, Some(Fault::Overflow(overflow.to_string()))));
+                }
+                other => other?,
+            };
             for (item, loss) in chunk.iter().zip(losses) {
                 if !loss.is_finite() {
                     let id = batch.pool.sample_ids[item.row];
-                    return Ok((meter, Some(format!("loss {loss} of sample {id}"))));
+                    let text = format!("loss {loss} of sample {id}");
+                    return Ok((meter, Some(Fault::NotFinite(text))));
                 }
                 meter.add(loss);
             }

@@ -1,6 +1,6 @@
 //! The only denoising loop, and the two traits that it joins: a network and a sampler.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::gaussian::per_sample;
 use crate::{Ddim, Draw, Error, Gaussian, LogProb, NoiseSource, Result, StepCoeffs};
@@ -16,6 +16,9 @@ pub struct DenoiseInput<'a> {
     pub cond: &'a Tensor,
 }
 
+/// A denoiser with its conditioning: `x_t` and `t`, as in [`DenoiseInput`], to ε.
+pub type Conditioned<'a> = Box<dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + 'a>;
+
 /// A network that predicts the noise ε in a latent.
 pub trait Denoiser: Send {
     /// ε, of the shape of `x_t`, any floating-point kind.
@@ -25,6 +28,21 @@ pub trait Denoiser: Send {
     /// # Errors
     /// [`Error::Shape`], or [`Error::Denoiser`] with what the network reports.
     fn predict(&self, input: DenoiseInput<'_>) -> Result<Tensor>;
+
+    /// The same ε without gradients, for many steps with one conditioning: what depends on the conditioning
+    /// alone can be computed once.
+    ///
+    /// The numbers are those of [`predict`](Self::predict).
+    ///
+    /// # Errors
+    /// What the network reports of the conditioning.
+    fn conditioned<'a>(&'a self, cond: &Tensor) -> Result<Conditioned<'a>> {
+        let cond = cond.shallow_clone();
+        Ok(Box::new(move |x_t, t| {
+            let cond = &cond;
+            self.predict(DenoiseInput { x_t, t, cond })
+        }))
+    }
 }
 
 /// A denoising process whose every step is a Gaussian. It has no mutable state.
@@ -177,17 +195,16 @@ pub fn sample_repeating(
     let device = batch.cond.device();
 
     let _no_grad = tch::no_grad_guard();
-    let mut x_t = noise
-        .normal(batch.sample_ids, Draw::Initial, batch.shape)?
-        .to_device(device);
+    let predict = net.conditioned(batch.cond)?;
+    let x_t = noise.normal(batch.sample_ids, Draw::Initial, batch.shape)?;
+    let mut x_t = queued(&x_t, device);
     let n_steps = sampler.steps().len();
     for (step, coeffs) in sampler.steps().iter().enumerate() {
         let at = vec![step; n];
-        let t = sampler.timesteps(&at)?.to_device(device);
+        let t = queued(&sampler.timesteps(&at)?, device);
         let draw = |draw| noise.normal(batch.sample_ids, draw, batch.shape);
         let next = |x_t: &Tensor| {
-            let cond = batch.cond;
-            let eps = net.predict(DenoiseInput { x_t, t: &t, cond })?;
+            let eps = predict(x_t, &t)?;
             sampler.transition(&at, x_t, &eps)
         };
         for repeat in 0..repeats.saturating_sub(1) {
@@ -236,6 +253,19 @@ fn lookup(steps: &[StepCoeffs], at: &[usize]) -> Result<Vec<StepCoeffs>> {
             })
         })
         .collect()
+}
+
+/// A copy on the device that the host does not wait for.
+///
+/// From memory that is not pinned CUDA takes the bytes before the call returns, so the source may be dropped.
+pub(crate) fn queued(host: &Tensor, device: Device) -> Tensor {
+    match device {
+        Device::Cuda(_) if host.device() == Device::Cpu => {
+            host.internal_to_copy((host.kind(), device), true)
+        }
+        // On the way back the host would read before the bytes are there.
+        _ => host.to_device(device),
+    }
 }
 
 /// Refuses a tensor, called `name` in the message, of another shape than `expected`.

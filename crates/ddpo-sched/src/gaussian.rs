@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::denoise::check_shape;
+use crate::denoise::{check_shape, queued};
 use crate::{Error, Result};
 
 /// How a log-density over many dimensions becomes one number a sample.
@@ -38,7 +38,8 @@ impl Gaussian {
     pub fn at(&self, noise: &Tensor) -> Result<Tensor> {
         check_shape(noise, "noise", &self.mean.size())?;
         let std = per_sample(&self.std, &self.mean);
-        Ok(&self.mean + std * noise.to_device(self.mean.device()).to_kind(Kind::Float))
+        let noise = queued(noise, self.mean.device()).to_kind(Kind::Float);
+        Ok(&self.mean + std * noise)
     }
 
     /// Log-density of `x` under this step, one value a sample.
@@ -57,10 +58,7 @@ impl Gaussian {
         if let Some(sample) = self.std.iter().position(|&std| std <= 0.0) {
             return Err(Error::NoDensity { sample });
         }
-        let x = x
-            .detach()
-            .to_device(self.mean.device())
-            .to_kind(Kind::Float);
+        let x = queued(&x.detach(), self.mean.device()).to_kind(Kind::Float);
         let z = (x - &self.mean) / per_sample(&self.std, &self.mean);
         let squares = z.square().flatten(1, -1).mean_dim(1, false, Kind::Float);
         // −½z² − log σ − log √(2π), a dimension.
@@ -106,9 +104,8 @@ impl Gaussian {
 
     /// Means over dimensions, `[batch]`, plus `sign` times a constant each, as `reduce` asks for.
     fn reduced(&self, means: Tensor, constants: &[f64], sign: f64, reduce: LogProb) -> Tensor {
-        let constants = Tensor::from_slice(constants)
-            .to_kind(Kind::Float)
-            .to_device(self.mean.device());
+        let constants = Tensor::from_slice(constants).to_kind(Kind::Float);
+        let constants = queued(&constants, self.mean.device());
         let mean = means + constants * sign;
         match reduce {
             LogProb::Mean => mean,
@@ -124,8 +121,8 @@ impl Gaussian {
 pub(crate) fn per_sample(values: &[f64], like: &Tensor) -> Tensor {
     let mut shape = vec![1; like.dim()];
     shape[0] = values.len() as i64;
-    Tensor::from_slice(values)
+    let values = Tensor::from_slice(values)
         .to_kind(Kind::Float)
-        .view(shape.as_slice())
-        .to_device(like.device())
+        .view(shape.as_slice());
+    queued(&values, like.device())
 }

@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::denoise::check_shape;
-use crate::{DenoiseInput, Denoiser, Result};
+use crate::{Conditioned, DenoiseInput, Denoiser, Result};
 
 /// A denoiser whose ε is guided: `ε_u + w (ε_c − ε_u)`, paper formula 3.
 ///
@@ -43,17 +43,17 @@ impl<D> Guided<D> {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `uncond` does not fit the conditioning.
     pub fn doubled(&self, input: DenoiseInput<'_>) -> Result<(Tensor, Tensor, Tensor)> {
-        let mut one = input.cond.size();
+        Ok((twice(input.x_t), twice(input.t), self.both(input.cond)?))
+    }
+
+    /// `uncond` for every sample, then `cond`.
+    fn both(&self, cond: &Tensor) -> Result<Tensor> {
+        let mut one = cond.size();
         if let Some(batch) = one.first_mut() {
             *batch = 1;
         }
         check_shape(&self.uncond, "unconditional embedding", &one)?;
-        let uncond = self.uncond.expand_as(input.cond);
-        Ok((
-            Tensor::cat(&[input.x_t, input.x_t], 0),
-            Tensor::cat(&[input.t, input.t], 0),
-            Tensor::cat(&[&uncond, input.cond], 0),
-        ))
+        Ok(Tensor::cat(&[&self.uncond.expand_as(cond), cond], 0))
     }
 
     /// ε of a doubled batch, `[2 · batch, …]`, to guided ε, `[batch, …]`.
@@ -81,4 +81,18 @@ impl<D: Denoiser> Denoiser for Guided<D> {
         let eps = self.inner.predict(DenoiseInput { x_t, t, cond })?;
         self.combine(&eps)
     }
+
+    fn conditioned<'a>(&'a self, cond: &Tensor) -> Result<Conditioned<'a>> {
+        if !self.doubles() {
+            return self.inner.conditioned(cond);
+        }
+        let predict = self.inner.conditioned(&self.both(cond)?)?;
+        Ok(Box::new(move |x_t, t| {
+            self.combine(&predict(&twice(x_t), &twice(t))?)
+        }))
+    }
+}
+
+fn twice(tensor: &Tensor) -> Tensor {
+    Tensor::cat(&[tensor, tensor], 0)
 }

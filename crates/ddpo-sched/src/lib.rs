@@ -23,7 +23,8 @@ pub use seeds::{Draws, Key, Seeds, Stream};
 
 #[cfg(feature = "tch")]
 pub use denoise::{
-    DenoiseInput, Denoiser, LatentBatch, Sampler, StepRecord, check_shape, sample, sample_repeating,
+    Conditioned, DenoiseInput, Denoiser, LatentBatch, Sampler, StepRecord, check_shape, sample,
+    sample_repeating,
 };
 #[cfg(feature = "tch")]
 pub use gaussian::{Gaussian, LogProb};

@@ -55,18 +55,13 @@ pub fn load_cuda() -> CudaStatus {
 /// [`Error::Device`] for a name that is none of these, or a CUDA device that this machine or this
 /// libtorch does not have; the message says which of the two.
 pub fn device(name: &str) -> Result<Device> {
+    let device = parse_device(name)?;
+    let Device::Cuda(index) = device else {
+        return Ok(device);
+    };
     let error = |reason: String| Error::Device {
         name: name.to_owned(),
         reason,
-    };
-    let index = match name {
-        "cpu" => return Ok(Device::Cpu),
-        "cuda" => 0,
-        _ => name
-            .strip_prefix("cuda:")
-            .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
-            .and_then(|digits| digits.parse::<usize>().ok())
-            .ok_or_else(|| error("expected \"cpu\" or \"cuda:N\", as in \"cuda:0\"".to_owned()))?,
     };
     match load_cuda() {
         CudaStatus::Loaded => {}
@@ -76,6 +71,26 @@ pub fn device(name: &str) -> Result<Device> {
     if index >= count {
         return Err(error(format!("this machine has {count} CUDA devices")));
     }
+    Ok(device)
+}
+
+/// Parses the same names without asking whether the device is there.
+///
+/// # Errors
+/// [`Error::Device`] for a name that is none of these.
+pub fn parse_device(name: &str) -> Result<Device> {
+    let index = match name {
+        "cpu" => return Ok(Device::Cpu),
+        "cuda" => 0,
+        _ => name
+            .strip_prefix("cuda:")
+            .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
+            .and_then(|digits| digits.parse::<usize>().ok())
+            .ok_or_else(|| Error::Device {
+                name: name.to_owned(),
+                reason: "expected \"cpu\" or \"cuda:N\", as in \"cuda:0\"".to_owned(),
+            })?,
+    };
     Ok(Device::Cuda(index))
 }
 

@@ -36,6 +36,21 @@ unsafe extern "C" {
         n: usize,
         weight: f64,
     ) -> *mut c_char;
+    pub(crate) fn ddpo_backward(of: *const C_tensor, grad: *const C_tensor) -> *mut c_char;
+    pub(crate) fn ddpo_autocast_enter(
+        cuda: bool,
+        kind: c_int,
+        was_enabled: *mut bool,
+        was_kind: *mut c_int,
+    ) -> *mut c_char;
+    pub(crate) fn ddpo_autocast_exit(cuda: bool, kind: c_int, enabled: bool) -> *mut c_char;
+    pub(crate) fn ddpo_copy_async(to: *const C_tensor, from: *const C_tensor) -> *mut c_char;
+    pub(crate) fn ddpo_cuda_memory(
+        device: c_int,
+        reset: bool,
+        now: *mut i64,
+        peak: *mut i64,
+    ) -> *mut c_char;
     pub(crate) fn ddpo_set_tf32(allow: bool) -> *mut c_char;
     pub(crate) fn ddpo_set_deterministic(on: bool) -> *mut c_char;
     pub(crate) fn ddpo_load_cuda(status: *mut c_int, detail: *mut *mut c_char) -> *mut c_char;

@@ -1,12 +1,15 @@
 #![doc = include_str!("../README.md")]
 
 pub mod adamw;
+pub mod autograd;
 pub mod cuda;
 pub mod error;
 mod ffi;
 mod file;
 pub mod foreach;
 mod index;
+pub mod landing;
+pub mod memory;
 pub mod nn;
 mod pickle;
 mod reader;
@@ -14,7 +17,10 @@ mod shards;
 pub mod weights;
 
 pub use adamw::{AdamWArgs, fused_adamw};
-pub use cuda::{CudaStatus, device, load_cuda, set_deterministic, set_tf32};
+pub use autograd::{Autocast, backward};
+pub use cuda::{CudaStatus, device, load_cuda, parse_device, set_deterministic, set_tf32};
 pub use error::{Error, Result};
 pub use foreach::{foreach_lerp_, foreach_mul_, foreach_norm, global_norm};
+pub use landing::Landing;
+pub use memory::PeakMemory;
 pub use weights::{Init, Scope, Store};

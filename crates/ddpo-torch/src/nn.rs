@@ -55,6 +55,12 @@ impl Linear {
         }
     }
 
+    /// Whether its weight or its low-rank branch records gradients.
+    pub fn is_trained(&self) -> bool {
+        let branch = self.low_rank.as_ref();
+        self.weight.requires_grad() || branch.is_some_and(|branch| branch.up.requires_grad())
+    }
+
     /// # Shapes
     /// - `x`: `[..., in]`
     /// - returns: `[..., out]`

@@ -3,6 +3,7 @@
 // Every function that can fail returns nullptr when it succeeded, or a message that the
 // caller frees with `ddpo_free`. No exception leaves this file.
 #include <ATen/Context.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_foreach_add.h>
@@ -10,6 +11,7 @@
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <dlfcn.h>
 
 #include <cstdlib>
@@ -84,6 +86,52 @@ char *ddpo_foreach_lerp(at::Tensor *const *tensors, at::Tensor *const *ends, siz
   return guard([&] {
     at::NoGradGuard no_grad;
     at::_foreach_lerp_(list(tensors, n), list(ends, n), weight);
+  });
+}
+
+char *ddpo_backward(at::Tensor *of, at::Tensor *grad) {
+  return guard([&] { of->backward(*grad); });
+}
+
+// `kind` is an at::ScalarType; what was set before goes to `was_enabled` and `was_kind`, for the way back.
+char *ddpo_autocast_enter(bool cuda, int kind, bool *was_enabled, int *was_kind) {
+  return guard([&] {
+    auto device = cuda ? at::kCUDA : at::kCPU;
+    *was_enabled = at::autocast::is_autocast_enabled(device);
+    *was_kind = static_cast<int>(at::autocast::get_autocast_dtype(device));
+    at::autocast::increment_nesting();
+    at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(kind));
+    at::autocast::set_autocast_enabled(device, true);
+  });
+}
+
+char *ddpo_autocast_exit(bool cuda, int kind, bool enabled) {
+  return guard([&] {
+    auto device = cuda ? at::kCUDA : at::kCPU;
+    at::autocast::set_autocast_enabled(device, enabled);
+    at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(kind));
+    // Weights that were cast within the region; kept any longer they would outlive an optimiser's step.
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+  });
+}
+
+// Host memory must be pinned for the copy to be asynchronous; the caller waits before it reads.
+char *ddpo_copy_async(at::Tensor *to, at::Tensor *from) {
+  return guard([&] {
+    at::NoGradGuard no_grad;
+    to->copy_(*from, /*non_blocking=*/true);
+  });
+}
+
+// Bytes of a CUDA device's tensors: now, and the most since the last reset.
+char *ddpo_cuda_memory(int device, bool reset, int64_t *now, int64_t *peak) {
+  return guard([&] {
+    auto *allocator = c10::getDeviceAllocator(at::kCUDA);
+    if (reset) allocator->resetPeakStats(static_cast<c10::DeviceIndex>(device));
+    auto stats = allocator->getDeviceStats(static_cast<c10::DeviceIndex>(device));
+    auto bytes = stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
+    *now = bytes.current;
+    *peak = bytes.peak;
   });
 }
 

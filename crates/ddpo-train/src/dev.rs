@@ -4,6 +4,7 @@
 //! Pictures are 2 × 2 pixels, a latent is the picture itself, and the policy starts as the exact denoiser of
 //! standard normal latents plus a small network. Prompts ask for red or blue.
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use ddpo_sched::{Ddim, DenoiseInput, Denoiser, NoiseSchedule, ScheduleConfig, Se
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    AdamW, AdamWConfig, Collective, Conditioner, Context, Decoder, Encoder, Event, Observer,
+    AdamW, AdamWConfig, Collective, Conditioner, Context, Decoder, Encoder, Error, Event, Observer,
     ParamSet, Persist, Policy, Posterior, Report, Result, Retry, RewardWorker, Solo, StateReader,
     StateWriter, StopFlag,
 };
@@ -28,6 +29,7 @@ const HIDDEN: i64 = 32;
 pub struct TinyPolicy {
     params: ParamSet,
     sqrt_one_minus_abar: Tensor,
+    overflows: Cell<u32>,
 }
 
 impl TinyPolicy {
@@ -56,7 +58,15 @@ impl TinyPolicy {
         Ok(Self {
             params,
             sqrt_one_minus_abar: Tensor::from_slice(&table).to_kind(Kind::Float),
+            overflows: Cell::new(0),
         })
+    }
+
+    /// As if gradients overflowed the next `n` times that they are computed.
+    #[must_use]
+    pub fn with_overflows(self, n: u32) -> Self {
+        self.overflows.set(n);
+        self
     }
 
     fn forward(&self, input: DenoiseInput<'_>) -> Tensor {
@@ -91,7 +101,14 @@ impl Policy for TinyPolicy {
         loss: &mut dyn FnMut(&Tensor) -> Result<Tensor>,
     ) -> Result<()> {
         loss(&self.forward(input))?.backward();
-        Ok(())
+        match self.overflows.get() {
+            0 => Ok(()),
+            n => {
+                self.overflows.set(n - 1);
+                let (scale, next) = (2.0, 1.0);
+                Err(Error::Overflow { scale, next })
+            }
+        }
     }
 }
 

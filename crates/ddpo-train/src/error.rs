@@ -67,6 +67,14 @@ pub enum Error {
         /// Where: epoch, update, step, sample ids.
         detail: String,
     },
+    /// Gradients in half precision became infinite under their loss scale; the next attempt uses a smaller one.
+    #[error("gradients overflowed at a loss scale of {scale}; it is {next} from now on")]
+    Overflow {
+        /// What the loss was multiplied by.
+        scale: f64,
+        /// What the next loss will be.
+        next: f64,
+    },
     /// Replaying the rollout does not give the log-probabilities it was sampled with.
     #[error(
         "before the first update |ratio - 1| is {deviation:.3e} at step {step} (timestep {timestep}), \

@@ -4,7 +4,7 @@ use ddpo_reward::{Images, Prompt};
 use ddpo_sched::{DenoiseInput, Denoiser, Guided};
 use tch::Tensor;
 
-use crate::{ParamSet, Persist, Result, StateReader, StateWriter};
+use crate::{LossScale, ParamSet, Persist, Result, StateReader, StateWriter};
 
 /// A denoiser that can be trained.
 ///
@@ -22,12 +22,19 @@ pub trait Policy: Denoiser + Persist {
     /// - `loss`: gets ε `[batch, …]`, returns a scalar
     ///
     /// # Errors
-    /// What the network or `loss` reports; gradients are then unchanged.
+    /// What the network or `loss` reports; [`Error::Overflow`](crate::Error::Overflow) if gradients in half
+    /// precision became infinite: the update has to be left out, and the next one may succeed. Gradients are
+    /// then incomplete.
     fn accumulate(
         &self,
         input: DenoiseInput<'_>,
         loss: &mut dyn FnMut(&Tensor) -> Result<Tensor>,
     ) -> Result<()>;
+
+    /// The scale that losses are multiplied by before their backward pass, where there is one.
+    fn loss_scale(&self) -> Option<&LossScale> {
+        None
+    }
 }
 
 /// Turns prompts into conditioning.
@@ -80,6 +87,10 @@ pub trait Encoder {
 impl<P: Policy> Policy for Guided<P> {
     fn params(&self) -> &ParamSet {
         self.inner.params()
+    }
+
+    fn loss_scale(&self) -> Option<&LossScale> {
+        self.inner.loss_scale()
     }
 
     fn accumulate(

@@ -1,5 +1,7 @@
 //! One step of the optimiser on what all ranks have accumulated, and sums over the steps of an epoch.
 
+use std::fmt;
+
 use tch::{Device, Tensor};
 
 use crate::{
@@ -13,6 +15,23 @@ pub struct Place {
     pub epoch: u64,
     /// Which update of it, from 0.
     pub update: usize,
+}
+
+/// Why gradients must not be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// What was not finite, and where.
+    NotFinite(String),
+    /// A loss scale was too large; it is smaller by now, and the next update may succeed.
+    Overflow(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFinite(text) | Self::Overflow(text) => f.write_str(text),
+        }
+    }
 }
 
 /// Takes steps, and leaves out those whose numbers are not finite, up to a number in a row.
@@ -42,11 +61,17 @@ impl Stepper {
         &mut self,
         ctx: &mut Context<'_>,
         at: Place,
-        mut fault: Option<String>,
+        fault: Option<Fault>,
     ) -> Result<Option<GradNorm>> {
-        if ctx.any_rank(fault.is_some())? {
+        let reason = if ctx.any_rank(fault.is_some())? {
             ctx.policy.params().zero_grad();
-            fault = fault.or(Some("on another rank".to_owned()));
+            // A loss scale that was too large is smaller by now, and ends the run itself when it cannot be.
+            // Ranks agree on what counts, or one of them would end the run alone.
+            let counts = matches!(fault, Some(Fault::NotFinite(_)));
+            if ctx.any_rank(counts)? {
+                self.skipped_in_a_row += 1;
+            }
+            fault.map_or("on another rank".to_owned(), |fault| fault.to_string())
         } else {
             let grads = ctx.policy.params().grads()?;
             ctx.collective.all_reduce_mean(&grads)?;
@@ -55,17 +80,20 @@ impl Stepper {
                     self.skipped_in_a_row = 0;
                     return Ok(Some(norm));
                 }
-                Err(Error::NonFinite { what, detail }) => fault = Some(format!("{what} {detail}")),
+                Err(Error::NonFinite { what, detail }) => {
+                    self.skipped_in_a_row += 1;
+                    format!("{what} {detail}")
+                }
                 Err(other) => return Err(other),
             }
-        }
-        self.skip(ctx, at, &fault.unwrap_or_default())?;
+        };
+        self.skip(ctx, at, &reason)?;
         Ok(None)
     }
 
-    fn skip(&mut self, ctx: &mut Context<'_>, at: Place, reason: &str) -> Result<()> {
+    /// Tells observers, and ends the run when it was once too often.
+    fn skip(&self, ctx: &mut Context<'_>, at: Place, reason: &str) -> Result<()> {
         let Place { epoch, update } = at;
-        self.skipped_in_a_row += 1;
         let in_a_row = self.skipped_in_a_row;
         ctx.emit(&Event::UpdateSkipped {
             epoch,

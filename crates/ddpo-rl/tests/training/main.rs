@@ -231,6 +231,23 @@ fn updates_that_are_not_finite_are_left_out_and_end_the_run_when_there_are_too_m
 }
 
 #[test]
+fn updates_whose_gradients_overflow_are_left_out_and_do_not_end_the_run() {
+    let mut world = World::new().unwrap();
+    world.policy = Box::new(TinyPolicy::new(1).unwrap().with_overflows(6));
+    let before = weights(&world);
+    // Six of eight, more in a row than updates that are not finite may be.
+    let (outcome, seen, _) = run(&mut world, importance_sampling(), &epochs(2)).unwrap();
+    assert_eq!(outcome, Outcome::Done);
+    assert_eq!((seen.skipped.len(), seen.updates.len()), (6, 2));
+    let reason = &seen.skipped[0];
+    assert!(
+        reason.contains("overflowed at a loss scale of 2"),
+        "{reason}"
+    );
+    assert!(apart(&before, &weights(&world)) > 0.0);
+}
+
+#[test]
 fn a_reward_that_is_not_finite_ends_the_run() {
     struct Nan;
     impl Reward for Nan {

@@ -5,7 +5,7 @@ mod unscored;
 
 use ddpo_rwr::{Latents, Moments, Order, Rewards, Rwr, RwrConfig, Scope, Weighting};
 use ddpo_sched::{NoiseSchedule, ScheduleConfig};
-use ddpo_train::dev::{Recorder, World};
+use ddpo_train::dev::{Recorder, TinyPolicy, World};
 use ddpo_train::{Error, Outcome, Plan, Result, Threads, train};
 use tch::Tensor;
 
@@ -134,6 +134,16 @@ fn the_advantage_of_a_row_is_its_weight_and_metrics_count_them() {
         (0.3 * abar..3.0 * abar).contains(&loss),
         "{loss}, about {abar}"
     );
+}
+
+#[test]
+fn updates_whose_gradients_overflow_are_left_out_and_do_not_end_the_run() {
+    let mut world = World::new().unwrap();
+    world.policy = Box::new(TinyPolicy::new(1).unwrap().with_overflows(6));
+    let before = weights(&world);
+    let (_, seen) = run(&mut world, softmax(), &rounds(1)).unwrap();
+    assert_eq!((seen.skipped.len(), seen.updates.len()), (6, 10));
+    assert!(apart(&before, &weights(&world)) > 0.0);
 }
 
 #[test]

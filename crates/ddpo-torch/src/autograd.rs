@@ -1,0 +1,103 @@
+//! Precision of compute and seeds of gradients: what tch has for CUDA and f16 only, or not at all.
+use std::ffi::c_int;
+use std::marker::PhantomData;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::foreach::{require, same_shape};
+use crate::{Error, Result, ffi};
+
+/// Backward pass from a tensor that is no scalar: adds to the gradients of all leaves that `of` depends on,
+/// given the gradient of `of`.
+///
+/// # Shapes
+/// - `grad`: shape and kind of `of`
+///
+/// # Errors
+/// [`Error::Argument`] for a gradient of another shape or kind; [`Error::Libtorch`] with what autograd reports,
+/// as for a tensor without a graph.
+pub fn backward(of: &Tensor, grad: &Tensor) -> Result<()> {
+    same_shape("backward", "grad", of, grad)?;
+    require("backward", "grad", of.kind() == grad.kind(), || {
+        format!("is {:?}, expected {:?}", grad.kind(), of.kind())
+    })?;
+    // SAFETY: both pointers are those of live tensors.
+    let message = unsafe { ffi::ddpo_backward(of.as_ptr(), grad.as_ptr()) };
+    // SAFETY: the message is the one just returned.
+    unsafe { ffi::check("backward", message) }
+}
+
+/// While it lives, this thread's matrix products, convolutions and attention on one type of device run in half
+/// precision, whatever the kind of their inputs; gradients of f32 weights stay f32.
+///
+/// Weights that record gradients are cast once while it lives, and their copies dropped with it: a forward pass
+/// is what belongs inside, a backward pass and an optimiser's step outside.
+/// Leaving restores what was set before, so regions nest.
+#[derive(Debug)]
+pub struct Autocast {
+    before: Option<Before>,
+    /// The switch is the thread's own.
+    _not_send: PhantomData<*const ()>,
+}
+
+#[derive(Debug)]
+struct Before {
+    cuda: bool,
+    enabled: bool,
+    kind: c_int,
+}
+
+impl Autocast {
+    /// Begins a region in `kind`, `BFloat16` or `Half`; with `None` nothing changes.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for another kind; [`Error::Libtorch`] where libtorch refuses.
+    pub fn enter(device: Device, kind: Option<Kind>) -> Result<Self> {
+        let Some(kind) = kind else {
+            return Ok(Self::of(None));
+        };
+        // at::ScalarType, which tch keeps to itself.
+        let number = match kind {
+            Kind::Half => 5,
+            Kind::BFloat16 => 15,
+            other => {
+                return Err(Error::Argument {
+                    op: "autocast",
+                    name: "kind".to_owned(),
+                    problem: format!("is {other:?}, expected BFloat16 or Half"),
+                });
+            }
+        };
+        let cuda = device.is_cuda();
+        let (mut enabled, mut was) = (false, 0);
+        // SAFETY: both out-pointers are valid for writes.
+        let message = unsafe { ffi::ddpo_autocast_enter(cuda, number, &mut enabled, &mut was) };
+        // SAFETY: the message is the one just returned.
+        unsafe { ffi::check("autocast", message)? };
+        Ok(Self::of(Some(Before {
+            cuda,
+            enabled,
+            kind: was,
+        })))
+    }
+
+    fn of(before: Option<Before>) -> Self {
+        Self {
+            before,
+            _not_send: PhantomData,
+        }
+    }
+}
+
+impl Drop for Autocast {
+    fn drop(&mut self) {
+        let Some(before) = self.before.take() else {
+            return;
+        };
+        // SAFETY: plain values; the kind is one that libtorch returned.
+        let message = unsafe { ffi::ddpo_autocast_exit(before.cuda, before.kind, before.enabled) };
+        // Restoring what libtorch itself reported does not fail; were it to, the next call would report it.
+        // SAFETY: the message is the one just returned.
+        let _restored = unsafe { ffi::check("autocast", message) };
+    }
+}

@@ -1,0 +1,52 @@
+//! Copies from a device to the host that nobody waits for until they are all under way.
+use tch::{Cuda, Device, Kind, Tensor};
+
+use crate::foreach::same_shape;
+use crate::{Result, ffi};
+
+/// Host memory that tensors of a device are copied into without waiting.
+///
+/// On CUDA the memory is pinned and the copies are queued behind the kernels that make their source; on the CPU
+/// they are plain copies. [`finish`](Self::finish) waits for all of them at once.
+#[derive(Debug)]
+pub struct Landing {
+    host: Tensor,
+    from: Device,
+}
+
+impl Landing {
+    /// Room for `shape`, zeros at first, to be filled from `from`.
+    pub fn new(shape: &[i64], kind: Kind, from: Device) -> Self {
+        let host = Tensor::zeros(shape, (kind, Device::Cpu));
+        let host = match from {
+            Device::Cpu => host,
+            device => host.pin_memory(device),
+        };
+        Self { host, from }
+    }
+
+    /// Begins to copy `from` into row `row`. The source may be dropped at once: its memory is not given to
+    /// another tensor before the copy, which is earlier in the same queue.
+    ///
+    /// # Shapes
+    /// - `from`: that of a row
+    ///
+    /// # Errors
+    /// [`crate::Error::Argument`] for another shape; [`crate::Error::Libtorch`] where libtorch refuses.
+    pub fn put(&self, row: i64, from: &Tensor) -> Result<()> {
+        let to = self.host.get(row);
+        same_shape("copy_async", "from", &to, from)?;
+        // SAFETY: both pointers are those of live tensors.
+        let message = unsafe { ffi::ddpo_copy_async(to.as_ptr(), from.as_ptr()) };
+        // SAFETY: the message is the one just returned.
+        unsafe { ffi::check("copy_async", message) }
+    }
+
+    /// Waits for every copy; all rows, on the host.
+    pub fn finish(self) -> Tensor {
+        if let Device::Cuda(index) = self.from {
+            Cuda::synchronize(index as i64);
+        }
+        self.host
+    }
+}
