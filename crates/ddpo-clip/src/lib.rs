@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod block;
 pub mod config;
 pub mod error;
 mod files;

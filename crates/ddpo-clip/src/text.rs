@@ -1,10 +1,11 @@
 //! CLIP's text tower: a causal transformer over token ids.
 
 use ddpo_torch::Scope;
-use ddpo_torch::nn::{Embedding, LayerNorm, Linear};
+use ddpo_torch::nn::{Embedding, LayerNorm};
 use tch::{Kind, Tensor};
 
-use crate::{Activation, ClipTextConfig, ClipTokenizer, Error, Result};
+use crate::block::{Block, BlockConfig};
+use crate::{ClipTextConfig, ClipTokenizer, Error, Result};
 
 /// The text encoder of Stable Diffusion v1: token ids in, one vector a token out.
 ///
@@ -13,7 +14,7 @@ use crate::{Activation, ClipTextConfig, ClipTokenizer, Error, Result};
 pub struct ClipTextModel {
     token_embedding: Embedding,
     position_embedding: Embedding,
-    layers: Vec<Layer>,
+    layers: Vec<Block>,
     final_layer_norm: LayerNorm,
 }
 
@@ -38,6 +39,14 @@ impl ClipTextModel {
         let embeddings = scope / "embeddings";
         let width = config.hidden_size;
         let blocks = &(scope / "encoder") / "layers";
+        let block = BlockConfig {
+            width,
+            inner: config.intermediate_size,
+            n_heads: config.num_attention_heads,
+            activation: config.hidden_act,
+            eps: config.layer_norm_eps,
+            causal: true,
+        };
         Ok(Self {
             token_embedding: Embedding::new(
                 &(&embeddings / "token_embedding"),
@@ -50,7 +59,7 @@ impl ClipTextModel {
                 width,
             ),
             layers: (0..config.num_hidden_layers)
-                .map(|i| Layer::new(&(&blocks / i), config))
+                .map(|i| Block::new(&(&blocks / i), &block))
                 .collect(),
             final_layer_norm: LayerNorm::new(
                 &(scope / "final_layer_norm"),
@@ -104,86 +113,5 @@ impl ClipTextModel {
             return Err(Error::Mismatch { reason });
         }
         Ok(())
-    }
-}
-
-/// One transformer block: attention and MLP, each after a norm and beside a shortcut.
-struct Layer {
-    layer_norm1: LayerNorm,
-    attention: Attention,
-    layer_norm2: LayerNorm,
-    fc1: Linear,
-    activation: Activation,
-    fc2: Linear,
-}
-
-impl Layer {
-    fn new(scope: &Scope<'_>, config: &ClipTextConfig) -> Self {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
-        let norm = |name| LayerNorm::new(&(scope / name), width, config.layer_norm_eps);
-        let mlp = scope / "mlp";
-        Self {
-            layer_norm1: norm("layer_norm1"),
-            attention: Attention::new(&(scope / "self_attn"), width, config.num_attention_heads),
-            layer_norm2: norm("layer_norm2"),
-            fc1: Linear::new(&(&mlp / "fc1"), width, inner),
-            activation: config.hidden_act,
-            fc2: Linear::new(&(&mlp / "fc2"), inner, width),
-        }
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let x = x + self.attention.forward(&self.layer_norm1.forward(x));
-        let inner = self.fc1.forward(&self.layer_norm2.forward(&x));
-        let inner = match self.activation {
-            Activation::QuickGelu => &inner * (&inner * 1.702).sigmoid(),
-            Activation::Gelu => inner.gelu("none"),
-        };
-        x + self.fc2.forward(&inner)
-    }
-}
-
-/// Self-attention in which a token sees itself and those before it.
-struct Attention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    out_proj: Linear,
-    n_heads: i64,
-}
-
-impl Attention {
-    fn new(scope: &Scope<'_>, width: i64, n_heads: i64) -> Self {
-        let linear = |name| Linear::new(&(scope / name), width, width);
-        Self {
-            q_proj: linear("q_proj"),
-            k_proj: linear("k_proj"),
-            v_proj: linear("v_proj"),
-            out_proj: linear("out_proj"),
-            n_heads,
-        }
-    }
-
-    /// `[batch, tokens, width]` in and out.
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let size = x.size();
-        let heads = |layer: &Linear| {
-            layer
-                .forward(x)
-                .view([size[0], size[1], self.n_heads, -1])
-                .transpose(1, 2)
-        };
-        let out = Tensor::scaled_dot_product_attention(
-            &heads(&self.q_proj),
-            &heads(&self.k_proj),
-            &heads(&self.v_proj),
-            None::<&Tensor>,
-            0.0,
-            true,
-            None,
-            false,
-        );
-        let out = out.transpose(1, 2).reshape(size.as_slice());
-        self.out_proj.forward(&out)
     }
 }
