@@ -1,4 +1,4 @@
-//! What can go wrong between a text and its embedding.
+//! What can go wrong between a text or a picture and its embedding.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A configuration that no text encoder can have.
+    /// A configuration that no tower can have.
     #[error("{file}: `{key}` {reason}")]
     Config {
         /// The file, or the name of an embedded one.
@@ -44,6 +44,12 @@ pub enum Error {
         /// The text.
         text: String,
         /// What the tokenizer said.
+        reason: String,
+    },
+    /// Bytes that are not the picture that they should be.
+    #[error("picture: {reason}")]
+    Picture {
+        /// Size and bytes.
         reason: String,
     },
     /// Weights or libtorch.

@@ -4,11 +4,16 @@ mod block;
 pub mod config;
 pub mod error;
 mod files;
+pub mod image;
+mod resample;
 pub mod text;
 pub mod tokenizer;
+pub mod vision;
 
 pub use config::{Activation, ClipTextConfig};
 pub use error::{Error, Result};
 pub use files::TokenizerFiles;
+pub use image::{ClipImages, Crop};
 pub use text::ClipTextModel;
 pub use tokenizer::ClipTokenizer;
+pub use vision::{ClipVisionConfig, ClipVisionModel};

@@ -1,0 +1,327 @@
+//! CLIP's image tower: a transformer over the patches of a picture.
+
+use std::path::Path;
+
+use ddpo_torch::nn::{Embedding, LayerNorm, Linear};
+use ddpo_torch::{Init, Scope, Store};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use crate::block::{Block, BlockConfig};
+use crate::files::read;
+use crate::{Activation, Error, Result};
+
+/// Sizes of an image tower, in transformers' names; a key left out has transformers' default.
+///
+/// It tolerates unknown keys, as [`ClipTextConfig`](crate::ClipTextConfig) does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClipVisionConfig {
+    /// Width of the tokens.
+    pub hidden_size: i64,
+    /// Width inside each MLP.
+    pub intermediate_size: i64,
+    /// Length of the projected embedding.
+    pub projection_dim: i64,
+    /// Transformer blocks.
+    pub num_hidden_layers: i64,
+    /// Heads; divides [`hidden_size`](Self::hidden_size).
+    pub num_attention_heads: i64,
+    /// Pixels along a side of the square input.
+    pub image_size: i64,
+    /// Pixels along a side of a patch.
+    pub patch_size: i64,
+    /// Activation of the MLPs.
+    pub hidden_act: Activation,
+    /// Added to the variance in every layer norm.
+    pub layer_norm_eps: f64,
+}
+
+impl Default for ClipVisionConfig {
+    /// transformers 5.23.0, `CLIPVisionConfig()`.
+    fn default() -> Self {
+        Self {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            projection_dim: 512,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            image_size: 224,
+            patch_size: 32,
+            hidden_act: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+        }
+    }
+}
+
+impl ClipVisionConfig {
+    /// CLIP ViT-L/14's image tower: `openai/clip-vit-large-patch14`.
+    pub fn vit_l14() -> Self {
+        Self {
+            hidden_size: 1024,
+            intermediate_size: 4096,
+            projection_dim: 768,
+            num_hidden_layers: 24,
+            num_attention_heads: 16,
+            patch_size: 14,
+            ..Self::default()
+        }
+    }
+
+    /// Two blocks of width 32 over 4 × 4 patches, for tests.
+    pub fn tiny() -> Self {
+        Self {
+            hidden_size: 32,
+            intermediate_size: 48,
+            projection_dim: 24,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            image_size: 32,
+            patch_size: 8,
+            ..Self::default()
+        }
+    }
+
+    /// Reads and checks a `config.json`, of the image tower alone or of both towers.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Damaged`] or [`Error::Config`], each with the path.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        Self::from_json(&path.display().to_string(), &read(path)?)
+    }
+
+    /// Parses and checks a `config.json`; `file` is its name in errors.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where it is not such a file, [`Error::Config`] where a value is impossible.
+    pub fn from_json(file: &str, json: &[u8]) -> Result<Self> {
+        /// Of both towers; what is projected to is then named once for both.
+        #[derive(Deserialize)]
+        struct Both {
+            vision_config: Option<ClipVisionConfig>,
+            projection_dim: Option<i64>,
+        }
+        let damaged = |e: serde_json::Error| Error::Damaged {
+            file: file.to_owned(),
+            reason: e.to_string(),
+        };
+        let both: Both = serde_json::from_slice(json).map_err(damaged)?;
+        let config = match both.vision_config {
+            Some(vision) => Self {
+                projection_dim: both.projection_dim.unwrap_or(vision.projection_dim),
+                ..vision
+            },
+            None => serde_json::from_slice(json).map_err(damaged)?,
+        };
+        config.check(file)?;
+        Ok(config)
+    }
+
+    /// Refuses sizes that no tower can have; `file` is the name in errors.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the first key at fault.
+    pub fn check(&self, file: &str) -> Result<()> {
+        let fault = |key, reason: String| {
+            Err(Error::Config {
+                file: file.to_owned(),
+                key,
+                reason,
+            })
+        };
+        for (key, value) in [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("projection_dim", self.projection_dim),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("image_size", self.image_size),
+            ("patch_size", self.patch_size),
+        ] {
+            if value < 1 {
+                return fault(key, format!("is {value}, expected at least 1"));
+            }
+        }
+        for (key, divisor, whole_key, whole) in [
+            (
+                "num_attention_heads",
+                self.num_attention_heads,
+                "hidden_size",
+                self.hidden_size,
+            ),
+            ("patch_size", self.patch_size, "image_size", self.image_size),
+        ] {
+            if whole % divisor != 0 {
+                let reason = format!("is {divisor}, which does not divide `{whole_key}` = {whole}");
+                return fault(key, reason);
+            }
+        }
+        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps > 0.0) {
+            let reason = format!("is {}, expected a positive number", self.layer_norm_eps);
+            return fault("layer_norm_eps", reason);
+        }
+        Ok(())
+    }
+
+    /// Patches of a picture.
+    fn n_patches(&self) -> i64 {
+        (self.image_size / self.patch_size).pow(2)
+    }
+}
+
+/// The image tower with its projection: a picture in, its embedding in the space that texts share out.
+pub struct ClipVisionModel {
+    class_embedding: Tensor,
+    /// A convolution whose stride is its kernel.
+    patch_embedding: Tensor,
+    patch_size: i64,
+    image_size: i64,
+    position_embedding: Embedding,
+    pre_layer_norm: LayerNorm,
+    layers: Vec<Block>,
+    post_layer_norm: LayerNorm,
+    visual_projection: Linear,
+}
+
+impl ClipVisionModel {
+    /// Takes its weights from `scope`, in the names of transformers' `CLIPVisionModelWithProjection` and
+    /// `CLIPModel`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for impossible sizes. Weights that are missing or misshapen are reported by
+    /// the scope's [`finish`](ddpo_torch::Store::finish).
+    pub fn new(scope: &Scope<'_>, config: &ClipVisionConfig) -> Result<Self> {
+        config.check("image tower")?;
+        let (width, patch) = (config.hidden_size, config.patch_size);
+        let tower = scope / "vision_model";
+        let embeddings = &tower / "embeddings";
+        let blocks = &(&tower / "encoder") / "layers";
+        let block = BlockConfig {
+            width,
+            inner: config.intermediate_size,
+            n_heads: config.num_attention_heads,
+            activation: config.hidden_act,
+            eps: config.layer_norm_eps,
+            causal: false,
+        };
+        let norm = |name| LayerNorm::new(&(&tower / name), width, config.layer_norm_eps);
+        Ok(Self {
+            class_embedding: embeddings.tensor("class_embedding", &[width], Init::Normal(0.02)),
+            patch_embedding: (&embeddings / "patch_embedding").tensor(
+                "weight",
+                &[width, 3, patch, patch],
+                Init::Normal(0.02),
+            ),
+            patch_size: patch,
+            image_size: config.image_size,
+            position_embedding: Embedding::new(
+                &(&embeddings / "position_embedding"),
+                config.n_patches() + 1,
+                width,
+            ),
+            // Spelt so in OpenAI's release, and ever since.
+            pre_layer_norm: norm("pre_layrnorm"),
+            layers: (0..config.num_hidden_layers)
+                .map(|i| Block::new(&(&blocks / i), &block))
+                .collect(),
+            post_layer_norm: norm("post_layernorm"),
+            visual_projection: Linear::without_bias(
+                &(scope / "visual_projection"),
+                width,
+                config.projection_dim,
+            ),
+        })
+    }
+
+    /// Reads a folder in transformers' layout: `config.json` and `model.safetensors` (or `pytorch_model.bin`), of
+    /// the image tower alone or of both towers.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Damaged`], [`Error::Config`] or [`Error::Torch`], each with the file.
+    pub fn open(folder: &Path, device: Device, kind: Kind) -> Result<Self> {
+        let config = ClipVisionConfig::from_file(&folder.join("config.json"))?;
+        let store = Store::open(&weights_file(folder), device, kind)?.with_unneeded(|name| {
+            ["text_model.", "text_projection.", "logit_scale"]
+                .iter()
+                .any(|part| name.starts_with(part))
+        });
+        let model = Self::new(&store.root(), &config)?;
+        store.finish()?;
+        Ok(model)
+    }
+
+    /// The projected embedding, not normalised.
+    ///
+    /// # Shapes
+    /// - `pixels`: `[batch, 3, image_size, image_size]`, as [`ClipImages`](crate::ClipImages) gives them, any
+    ///   floating kind
+    /// - returns: `[batch, projection_dim]`, in the weights' kind and on their device
+    ///
+    /// # Panics
+    /// On pictures of another size.
+    pub fn forward(&self, pixels: &Tensor) -> Tensor {
+        let x = self.last_hidden_state(pixels);
+        let class = self.post_layer_norm.forward(&x.select(1, 0));
+        self.visual_projection.forward(&class)
+    }
+
+    /// The tokens after the last block, before the last norm: the class token first, then the patches by row.
+    ///
+    /// # Shapes
+    /// - `pixels`: as for [`forward`](Self::forward)
+    /// - returns: `[batch, 1 + patches, hidden_size]`
+    pub fn last_hidden_state(&self, pixels: &Tensor) -> Tensor {
+        let weight = &self.patch_embedding;
+        let pixels = pixels.to_device(weight.device()).to_kind(weight.kind());
+        let size = pixels.size();
+        assert_eq!(
+            size[1..],
+            [3, self.image_size, self.image_size],
+            "pictures of another size"
+        );
+        let patches = pixels
+            .conv2d(
+                weight,
+                None::<&Tensor>,
+                [self.patch_size; 2],
+                [0, 0],
+                [1, 1],
+                1,
+            )
+            .flatten(2, 3)
+            .transpose(1, 2);
+        let class = self.class_embedding.expand([size[0], 1, -1], false);
+        let x = Tensor::cat(&[class, patches], 1) + &self.position_embedding.weight;
+        let mut x = self.pre_layer_norm.forward(&x);
+        for layer in &self.layers {
+            x = layer.forward(&x);
+        }
+        x
+    }
+
+    /// Pixels along a side of the input.
+    pub fn image_size(&self) -> i64 {
+        self.image_size
+    }
+
+    /// Length of the embedding.
+    pub fn projection_dim(&self) -> i64 {
+        self.visual_projection.weight.size()[0]
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.patch_embedding.device()
+    }
+}
+
+/// The file of the weights: safetensors if it is there, as transformers chooses.
+fn weights_file(folder: &Path) -> std::path::PathBuf {
+    let safe = folder.join("model.safetensors");
+    let old = folder.join("pytorch_model.bin");
+    if !safe.exists() && old.exists() {
+        old
+    } else {
+        safe
+    }
+}
