@@ -1,27 +1,117 @@
 //! Rewards by name: a closed list for files, traits for people.
 
-use ddpo_reward::{Colourfulness, JpegCompressibility, JpegIncompressibility, Reward, RewardInfo};
+use ddpo_reward::vlm::{Chat, ChatConfig};
+use ddpo_reward::{
+    Cached, Colourfulness, CommandReward, Composite, JpegCompressibility, JpegIncompressibility,
+    Missing, Part, Reward, RewardError, RewardInfo, Vqa,
+};
 
-use crate::config::{RewardKind, RewardPlan};
-use crate::failure::{Exit, OrExit, Result};
+use crate::config::{CachePlan, RewardKind, RewardPlan, VlmPlan};
+use crate::failure::{Exit, Failure, OrExit, Result};
 
-/// One reward for each of the plan's threads.
-pub fn copies(plan: &RewardPlan) -> Result<Vec<Box<dyn Reward>>> {
-    (0..plan.threads).map(|_| make(&plan.kind)).collect()
+/// Rewards for the threads that score batches of so many pictures.
+///
+/// Requests to a chat server stay in flight while the last answers of a batch are waited for: there are as many
+/// threads as it takes for the next batches to fill the gap.
+pub fn copies(plan: &RewardPlan, batch: usize) -> Result<Vec<Box<dyn Reward>>> {
+    let vlm = plan.kind.vlm();
+    let n = vlm.map_or(0, |vlm| vlm.chat.in_flight.div_ceil(batch.max(1)) + 1);
+    let maker = Maker {
+        chat: vlm.map(chat).transpose()?,
+        cache: plan.cache.as_ref(),
+    };
+    (0..plan.threads.max(n))
+        .map(|_| maker.make(&plan.kind))
+        .collect()
 }
 
-/// A reward ready to score.
-pub fn make(kind: &RewardKind) -> Result<Box<dyn Reward>> {
-    let doing = "cannot start the JPEG encoder";
-    Ok(match kind {
-        RewardKind::JpegCompressibility => {
-            Box::new(JpegCompressibility::new().or_exit(Exit::Reward, doing)?)
+/// The exit code for what a reward reports: bad prompts are the caller's.
+pub fn exit(error: &RewardError) -> Exit {
+    match error {
+        RewardError::BadInput { .. } => Exit::Config,
+        _ => Exit::Reward,
+    }
+}
+
+/// Makes rewards that share a chat server's connections and its limit of requests.
+struct Maker<'a> {
+    chat: Option<Chat>,
+    cache: Option<&'a CachePlan>,
+}
+
+impl Maker<'_> {
+    fn make(&self, kind: &RewardKind) -> Result<Box<dyn Reward>> {
+        let doing = "cannot start the JPEG encoder";
+        let reward: Box<dyn Reward> = match kind {
+            RewardKind::JpegCompressibility => {
+                Box::new(JpegCompressibility::new().or_exit(Exit::Reward, doing)?)
+            }
+            RewardKind::JpegIncompressibility => {
+                Box::new(JpegIncompressibility::new().or_exit(Exit::Reward, doing)?)
+            }
+            RewardKind::Colourfulness => Box::new(Colourfulness),
+            RewardKind::VlmCounting(vlm) => Box::new(Vqa::counting(self.chat(vlm)?, vlm.encoding)),
+            RewardKind::VlmVqa(vlm, questions) => {
+                let made = Vqa::of_every_prompt(self.chat(vlm)?, vlm.encoding, questions.clone());
+                Box::new(made.or_exit(Exit::Config, "`reward.vlm.questions`")?)
+            }
+            RewardKind::Command(plan) => {
+                let made = CommandReward::new(plan.config.clone());
+                Box::new(made.or_exit(Exit::Config, "`reward.command`")?)
+            }
+            RewardKind::Composite { parts, .. } => return self.sum(parts),
+        };
+        match self.cache {
+            Some(cache) if kind.asks() => remembered(cache, reward),
+            _ => Ok(reward),
         }
-        RewardKind::JpegIncompressibility => {
-            Box::new(JpegIncompressibility::new().or_exit(Exit::Reward, doing)?)
+    }
+
+    fn sum(&self, parts: &[(RewardKind, f64)]) -> Result<Box<dyn Reward>> {
+        let part = |(kind, weight): &(RewardKind, f64)| -> Result<Part> {
+            Ok(Part {
+                reward: self.make(kind)?,
+                weight: *weight,
+            })
+        };
+        let parts = parts.iter().map(part).collect::<Result<_>>()?;
+        Ok(Box::new(
+            Composite::new(parts).or_exit(Exit::Config, "`reward.parts`")?,
+        ))
+    }
+
+    fn chat(&self, vlm: &VlmPlan) -> Result<Chat> {
+        match &self.chat {
+            Some(shared) => Ok(shared.clone()),
+            None => chat(vlm),
         }
-        RewardKind::Colourfulness => Box::new(Colourfulness),
-    })
+    }
+}
+
+/// A client, with its key from the environment.
+fn chat(vlm: &VlmPlan) -> Result<Chat> {
+    let api_key = match &vlm.api_key_env {
+        None => None,
+        Some(name) => Some(std::env::var(name).map_err(|_| {
+            Failure::config(format!(
+                "`reward.vlm.api_key_env` is \"{name}\": no such environment variable is set"
+            ))
+        })?),
+    };
+    let config = ChatConfig {
+        api_key,
+        ..vlm.chat.clone()
+    };
+    Chat::new(config).or_exit(Exit::Config, "`reward.vlm`")
+}
+
+fn remembered(cache: &CachePlan, reward: Box<dyn Reward>) -> Result<Box<dyn Reward>> {
+    let missing = match cache.offline {
+        true => Missing::Refuse,
+        false => Missing::Ask,
+    };
+    let cached = Cached::new(&cache.folder, missing, reward);
+    Ok(Box::new(cached.or_exit(Exit::Data, "`reward.cache`")?))
 }
 
 /// The reward of that name if it needs neither weights nor a service.
@@ -32,7 +122,11 @@ pub fn at_hand(name: &str) -> Result<Option<Box<dyn Reward>>> {
         Colourfulness::NAME => RewardKind::Colourfulness,
         _ => return Ok(None),
     };
-    make(&kind).map(Some)
+    let maker = Maker {
+        chat: None,
+        cache: None,
+    };
+    maker.make(&kind).map(Some)
 }
 
 /// What the reward of that name measures, for figures and tables; nothing is started for it.
@@ -41,6 +135,9 @@ pub fn info(name: &str) -> Option<RewardInfo> {
         JpegCompressibility::NAME => ("negative JPEG size", "kB"),
         JpegIncompressibility::NAME => ("JPEG size", "kB"),
         Colourfulness::NAME => ("colourfulness", ""),
+        Vqa::COUNTING | Vqa::OF_EVERY_PROMPT => return Some(Vqa::quantity()),
+        CommandReward::NAME => return Some(CommandReward::quantity()),
+        Composite::NAME => return Some(Composite::quantity()),
         _ => return None,
     };
     Some(RewardInfo {

@@ -1,39 +1,52 @@
 //! `ddpo score`: pictures in files, one reward each.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use ddpo_reward::{Images, Prompt, Reward};
+use ddpo_reward::{Images, Prompt, Score};
+use ddpo_train::RewardWorker;
 
 use crate::args::ScoreArgs;
 use crate::config::RewardPlan;
 use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::folder;
 use crate::rewards;
+use crate::train::failure;
 
 /// Endings of files that are pictures.
 const PICTURES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
-/// Scores every picture and writes a CSV file with a row each: file, prompt, reward.
+/// Pictures that are scored as one batch, if they have one size.
+const BATCH: usize = 32;
+
+/// Scores every picture and writes a CSV file with a row each: file, prompt, reward; then a column for each part
+/// of a sum, and one for what a server or a program said.
 pub fn run(args: &ScoreArgs) -> Result<Exit> {
     let plan = RewardPlan::alone(&args.reward, &args.set)?;
     let files = files(&args.images)?;
     let prompts = prompts(args.prompts.as_deref(), files.len())?;
-    let mut reward = rewards::make(&plan.kind)?;
+    let copies = rewards::copies(&plan, BATCH)?;
+    let n_threads = copies.len();
+    let worker = RewardWorker::new(copies, plan.retry()).map_err(failure)?;
+    let scores = score(&worker, n_threads, &files, &prompts)?;
+
+    let parts = worker.parts().iter().map(|name| format!("reward/{name}"));
+    let answer = plan.kind.asks().then(|| "answer".to_owned());
+    let fixed = ["file", "prompt", "reward"].map(str::to_owned);
+    let header: Vec<String> = fixed.into_iter().chain(parts).chain(answer).collect();
     let mut table = csv::Writer::from_writer(Vec::new());
     let doing = || format!("cannot write {}", args.out.display());
-    table
-        .write_record(["file", "prompt", "reward"])
-        .or_exit(Exit::Other, doing())?;
-    let mut sum = 0.0;
-    for (file, prompt) in files.iter().zip(&prompts) {
-        let score = score(reward.as_mut(), file, prompt)?;
-        sum += f64::from(score);
-        let row = [
-            &file.display().to_string(),
-            &prompt.text,
-            &score.to_string(),
+    table.write_record(&header).or_exit(Exit::Other, doing())?;
+    for ((file, prompt), score) in files.iter().zip(&prompts).zip(&scores) {
+        let mut row = vec![
+            file.display().to_string(),
+            prompt.text.clone(),
+            score.value.to_string(),
         ];
+        row.extend(score.parts.iter().map(f32::to_string));
+        row.extend(plan.kind.asks().then(|| score.answer.clone()));
         table.write_record(row).or_exit(Exit::Other, doing())?;
     }
     let bytes = table
@@ -41,26 +54,72 @@ pub fn run(args: &ScoreArgs) -> Result<Exit> {
         .map_err(|error| anyhow::anyhow!("{error}"))?;
     let text = String::from_utf8(bytes).or_exit(Exit::Other, doing())?;
     folder::write(&args.out, &text)?;
+    let sum: f64 = scores.iter().map(|score| f64::from(score.value)).sum();
     println!(
         "{} pictures, mean {} {:.4}, written to {}",
         files.len(),
-        reward.info().label(),
+        worker.info().label(),
         sum / files.len() as f64,
         args.out.display()
     );
     Ok(Exit::Done)
 }
 
-fn score(reward: &mut dyn Reward, file: &Path, prompt: &Prompt) -> Result<f32> {
-    let doing = || format!("cannot read picture {}", file.display());
-    let picture = image::open(file).or_exit(Exit::Data, doing())?.into_rgb8();
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    let images =
-        Images::from_bytes(1, height, width, picture.into_raw()).or_exit(Exit::Data, doing())?;
-    let scores = reward
-        .score(&images, std::slice::from_ref(prompt))
-        .or_exit(Exit::Reward, format!("cannot score {}", file.display()))?;
-    Ok(scores[0])
+/// A score for each picture. Few batches are in memory at a time: one a thread, and one that is next.
+fn score(
+    worker: &RewardWorker,
+    n_threads: usize,
+    files: &[PathBuf],
+    prompts: &[Prompt],
+) -> Result<Vec<Score>> {
+    let mut scores = Vec::with_capacity(files.len());
+    let mut waiting = VecDeque::new();
+    let mut next = 0;
+    while next < files.len() || !waiting.is_empty() {
+        if next < files.len() && waiting.len() <= n_threads {
+            let images = batch(&files[next..])?;
+            let end = next + images.len();
+            let ticket = worker.submit(Arc::new(images), prompts[next..end].to_vec());
+            waiting.push_back(ticket);
+            next = end;
+        } else if let Some(ticket) = waiting.pop_front() {
+            let answered = ticket.settle(&|| true);
+            if let Some(error) = answered.error {
+                let first = answered
+                    .scores
+                    .iter()
+                    .position(Option::is_none)
+                    .unwrap_or(0);
+                let file = files[scores.len() + first].display();
+                let mut failed = failure(error);
+                failed.error = failed.error.context(format!("cannot score {file}"));
+                return Err(failed);
+            }
+            scores.extend(answered.scores.into_iter().flatten());
+        }
+    }
+    Ok(scores)
+}
+
+/// The next pictures, as many as have the first one's size.
+fn batch(files: &[PathBuf]) -> Result<Images> {
+    let mut size = None;
+    let (mut n, mut bytes) = (0, Vec::new());
+    for file in files.iter().take(BATCH) {
+        let doing = || format!("cannot read picture {}", file.display());
+        let its_size = image::image_dimensions(file).or_exit(Exit::Data, doing())?;
+        if *size.get_or_insert(its_size) != its_size {
+            break;
+        }
+        let picture = image::open(file).or_exit(Exit::Data, doing())?.into_rgb8();
+        bytes.extend_from_slice(picture.as_raw());
+        n += 1;
+    }
+    let (width, height) = size.unwrap_or_default();
+    Images::from_bytes(n, height as usize, width as usize, bytes).or_exit(
+        Exit::Data,
+        format!("cannot read picture {}", files[0].display()),
+    )
 }
 
 /// Pictures in the order given, those of a folder by name.

@@ -6,8 +6,8 @@ use std::time::Instant;
 use ddpo_rl::{Baseline, Ddpo, DdpoConfig, Estimator};
 use ddpo_sched::{Ddim, Seeds};
 use ddpo_train::{
-    AdamW, AdamWConfig, Checkpoint, Checkpoints, Context, Error, Observer, Outcome, Retry,
-    RewardWorker, Solo, StopFlag, train,
+    AdamW, AdamWConfig, Checkpoint, Checkpoints, Context, Error, Observer, Outcome, RewardWorker,
+    Solo, StopFlag, train,
 };
 
 use crate::config::{Algorithm, Plan};
@@ -17,6 +17,9 @@ use crate::manifest::Manifest;
 use crate::model::{self, Guidance, Model};
 use crate::rewards;
 use crate::watch::{Console, Evaluation, Pictures, Screen, Tables, TensorBoard};
+
+/// What somebody whose reward failed wants to know.
+const KEPT: &str = "the reward failed; what was sampled and scored is kept, the same command with --resume goes on";
 
 /// Where a run goes and how it was asked for.
 #[derive(Debug)]
@@ -49,9 +52,12 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
     let sampler = Ddim::new(&model.schedule, plan.sampler.n_steps, plan.sampler.eta)
         .or_exit(Exit::Config, "the sampler cannot be made")?;
     let mut ddpo = Ddpo::new(ddpo_config(plan), &sampler, 1).map_err(failure)?;
+    if let Some(weights) = plan.reward.normalised_parts() {
+        ddpo = ddpo.normalise_parts(&weights);
+    }
     let mut optimizer = AdamW::new(adamw(plan), model.policy.params()).map_err(failure)?;
-    let rewards =
-        RewardWorker::new(rewards::copies(&plan.reward)?, Retry::never()).map_err(failure)?;
+    let copies = rewards::copies(&plan.reward, plan.sampler.batch)?;
+    let rewards = RewardWorker::new(copies, plan.reward.retry()).map_err(failure)?;
 
     let folder = RunFolder::open(job.out, plan, job.resume)?;
     let checkpoints = Checkpoints::open(folder.path.join("checkpoints"), plan.run.keep_checkpoints)
@@ -71,7 +77,7 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
         plan.rl.algorithm.name(),
         plan.run.seed
     );
-    let mut tables = Tables::new(&folder.path, rewards.parts(), plan.reward.has_answers());
+    let mut tables = Tables::new(&folder.path, rewards.parts(), plan.reward.kind.asks());
     let mut events = TensorBoard::new(&folder.path);
     let mut pictures = Pictures::new(&folder.path, &plan.progress, seeds);
     let mut console = Console::new(job.screen, title.clone(), plan.run.epochs);
@@ -111,7 +117,13 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
         resume,
     };
     let begin = Instant::now();
-    let outcome = train(&mut ddpo, &mut context, &length).map_err(failure);
+    let outcome = train(&mut ddpo, &mut context, &length).map_err(|error| {
+        let mut failed = failure(error);
+        if failed.exit == Exit::Reward {
+            failed.error = failed.error.context(KEPT);
+        }
+        failed
+    });
     manifest.seconds += begin.elapsed().as_secs_f64();
     let status = match &outcome {
         Ok(Outcome::Done) => "done",
@@ -178,7 +190,8 @@ pub fn adamw(plan: &Plan) -> AdamWConfig {
 pub fn failure(error: Error) -> Failure {
     let exit = match &error {
         Error::Config { .. } => Exit::Config,
-        Error::Reward(_) | Error::RewardGone { .. } => Exit::Reward,
+        Error::Reward(error) => rewards::exit(error),
+        Error::RewardGone { .. } => Exit::Reward,
         Error::BadReward { .. } | Error::NonFinite { .. } | Error::Ratio { .. } => Exit::Numerical,
         Error::State { .. } | Error::Damaged { .. } => Exit::Data,
         _ => Exit::Other,

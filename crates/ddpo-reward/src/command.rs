@@ -20,6 +20,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::png::encode;
 use crate::reward::{check_batch, collect};
@@ -41,6 +42,7 @@ pub struct CommandConfig {
 #[derive(Debug)]
 pub struct CommandReward {
     config: CommandConfig,
+    version: String,
     running: Option<Running>,
 }
 
@@ -74,6 +76,7 @@ impl CommandReward {
             return Err(RewardError::bad_input("command", expected, "none"));
         }
         Ok(Self {
+            version: version_of(&config.command),
             config,
             running: None,
         })
@@ -130,6 +133,16 @@ impl CommandReward {
             answers,
         })
     }
+}
+
+fn version_of(command: &[String]) -> String {
+    let files = command.iter().filter_map(|part| {
+        let bytes = std::fs::read(part).ok()?;
+        let hash = Sha256::digest(bytes);
+        Some(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+    });
+    let files: Vec<String> = files.collect();
+    format!("1 command={command:?} files={}", files.join(","))
 }
 
 impl Running {
@@ -222,8 +235,10 @@ impl Reward for CommandReward {
         Ok(())
     }
 
+    /// The command, and the content of every file that it names. What those files load is not known here: a
+    /// program that depends on more says so by an argument, such as a version.
     fn version(&self) -> String {
-        format!("1 command={:?}", self.config.command)
+        self.version.clone()
     }
 
     fn info(&self) -> RewardInfo {

@@ -16,7 +16,7 @@ pub struct Part {
 /// The weighted sum of other rewards.
 ///
 /// `Σ weight · score`, summed in f64 in the order of the parts. [`Score::parts`] has each part's own score, so
-/// that an algorithm can normalise them one by one before it adds them (`ddpo_rl::Weighting::Parts`): scores of
+/// that an algorithm can normalise them one by one before it adds them (`ddpo_rl::Ddpo::normalise_parts`): scores of
 /// different units and spreads then count as their weights say.
 pub struct Composite {
     parts: Vec<Part>,
@@ -50,6 +50,14 @@ impl Composite {
             ));
         }
         Ok(Self { parts })
+    }
+
+    /// What it measures.
+    pub fn quantity() -> RewardInfo {
+        RewardInfo {
+            quantity: "weighted sum of rewards".to_owned(),
+            unit: String::new(),
+        }
     }
 
     /// What each part counts, in their order.
@@ -136,10 +144,7 @@ impl Reward for Composite {
     }
 
     fn info(&self) -> RewardInfo {
-        RewardInfo {
-            quantity: "weighted sum of rewards".to_owned(),
-            unit: String::new(),
-        }
+        Self::quantity()
     }
 }
 

@@ -116,3 +116,18 @@ fn a_program_that_is_not_there_is_named() {
             .contains("python")
     );
 }
+
+#[test]
+fn scores_are_remembered_under_the_content_of_the_program_s_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("reward.sh");
+    let version = |text: &str| {
+        std::fs::write(&script, text).unwrap();
+        let command = vec!["sh".to_owned(), script.display().to_string()];
+        let deadline = Duration::from_secs(1);
+        let reward = CommandReward::new(CommandConfig { command, deadline }).unwrap();
+        reward.version()
+    };
+    assert_eq!(version("exit 0"), version("exit 0"));
+    assert_ne!(version("exit 0"), version("exit 1"));
+}

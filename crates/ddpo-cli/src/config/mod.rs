@@ -9,6 +9,7 @@ mod plan;
 mod reader;
 mod reward;
 mod sections;
+mod services;
 
 pub use layers::Source;
 pub use plan::{
@@ -16,6 +17,7 @@ pub use plan::{
 };
 pub use reader::Entry;
 pub use reward::{RewardKind, RewardPlan};
+pub use services::{CachePlan, VlmPlan};
 
 #[cfg(test)]
 mod tests;

@@ -254,6 +254,10 @@ impl Plan {
 
     /// What no single key shows; the arithmetic is in the message.
     fn check(&self, r: &mut Reader) {
+        self.reward.check_prompts(r, "prompts.set", self.prompts);
+        for &set in &self.eval.sets {
+            self.reward.check_prompts(r, "eval.sets", set);
+        }
         let rl = &self.rl;
         let (samples, updates) = (rl.samples_per_epoch, rl.updates_per_epoch);
         if updates > 0 && !samples.is_multiple_of(updates) {

@@ -84,12 +84,15 @@ impl Reader {
         let value = self.figment.find_value(key).ok()?;
         match self.figment.extract_inner::<T>(key) {
             Ok(read) => {
-                let from = self.from(key).unwrap_or_default();
-                self.entries.push(Entry {
+                let entry = Entry {
                     key: key.to_owned(),
                     value: show(&value),
-                    from,
-                });
+                    from: self.from(key).unwrap_or_default(),
+                };
+                // Parts of a sum may share keys.
+                if !self.entries.contains(&entry) {
+                    self.entries.push(entry);
+                }
                 Some(read)
             }
             Err(_) => {
@@ -146,14 +149,26 @@ impl Reader {
         self.known.extend(keys.iter().map(|key| (*key).to_owned()));
     }
 
+    /// Whether a key has a value.
+    pub fn is_set(&self, key: &str) -> bool {
+        self.figment.find_value(key).is_ok()
+    }
+
+    /// How much is wrong so far.
+    pub fn n_problems(&self) -> usize {
+        self.problems.len()
+    }
+
     /// Notes something that is wrong between keys.
     pub fn problem(&mut self, key: &str, message: impl Into<String>) {
-        let from = self.from(key);
-        self.problems.push(Problem {
+        let problem = Problem {
             key: key.to_owned(),
-            from,
+            from: self.from(key),
             message: message.into(),
-        });
+        };
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     /// All keys that were read, or all that is wrong, unknown keys included.

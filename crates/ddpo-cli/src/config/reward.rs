@@ -2,10 +2,18 @@
 //!
 //! A kind reads its own keys only. The keys of the other kinds may be there too, so that a preset can carry
 //! what every reward needs; they are left out of the resolved configuration. What no preset and no experiment
-//! says comes from `reward_defaults.toml`.
+//! says comes from `reward_defaults.toml`. Parts of a sum are kinds too, and read the keys of their kind.
+
+use std::time::Duration;
+
+use ddpo_reward::prompts::PromptSet;
+use ddpo_reward::vlm::{Question, Vqa, counting_questions};
+use ddpo_reward::{CommandReward, Composite};
+use ddpo_train::Retry;
 
 use super::layers::reward_layer;
 use super::reader::Reader;
+use super::services::{self, CachePlan, CommandPlan, VlmPlan};
 use crate::failure::Result;
 
 /// What a picture is worth, ready to be made.
@@ -15,6 +23,8 @@ pub struct RewardPlan {
     pub kind: RewardKind,
     /// Threads that score pictures.
     pub threads: usize,
+    /// Where scores of whoever is asked are remembered.
+    pub cache: Option<CachePlan>,
 }
 
 /// `reward.kind`, with what only that kind needs.
@@ -27,17 +37,54 @@ pub enum RewardKind {
     JpegIncompressibility,
     /// Hasler and Süsstrunk 2003.
     Colourfulness,
+    /// How many, and which animal.
+    VlmCounting(VlmPlan),
+    /// Questions whose answers must contain what is expected.
+    VlmVqa(VlmPlan, Vec<Question>),
+    /// What a program says.
+    Command(CommandPlan),
+    /// A weighted sum.
+    Composite {
+        /// Kinds and what they count.
+        parts: Vec<(RewardKind, f64)>,
+        /// Each part is normalised by its own statistics before it is added.
+        normalise: bool,
+    },
 }
 
 /// Keys below `reward.` that only some kinds read.
-const KEYS_OF_KINDS: [&str; 0] = [];
+const KEYS_OF_KINDS: [&str; 19] = [
+    "reward.vlm.url",
+    "reward.vlm.model",
+    "reward.vlm.api_key_env",
+    "reward.vlm.max_tokens",
+    "reward.vlm.in_flight",
+    "reward.vlm.timeout",
+    "reward.vlm.deadline",
+    "reward.vlm.backoff",
+    "reward.vlm.longest_backoff",
+    "reward.vlm.bad_answers",
+    "reward.vlm.encoding",
+    "reward.vlm.questions",
+    "reward.command",
+    "reward.command_deadline",
+    "reward.command_retry",
+    "reward.parts",
+    "reward.normalise_parts",
+    "reward.cache",
+    "reward.offline",
+];
 
 impl RewardKind {
     /// Names in configurations and for `ddpo score --reward`.
-    pub const NAMES: [&'static str; 3] = [
+    pub const NAMES: [&'static str; 7] = [
         "jpeg-compressibility",
         "jpeg-incompressibility",
         "colourfulness",
+        Vqa::COUNTING,
+        Vqa::OF_EVERY_PROMPT,
+        CommandReward::NAME,
+        Composite::NAME,
     ];
 
     /// The name in configurations.
@@ -46,16 +93,49 @@ impl RewardKind {
             Self::JpegCompressibility => "jpeg-compressibility",
             Self::JpegIncompressibility => "jpeg-incompressibility",
             Self::Colourfulness => "colourfulness",
+            Self::VlmCounting(_) => Vqa::COUNTING,
+            Self::VlmVqa(..) => Vqa::OF_EVERY_PROMPT,
+            Self::Command(_) => CommandReward::NAME,
+            Self::Composite { .. } => Composite::NAME,
         }
     }
 
     /// Reads the keys of the kind of that name.
-    fn read(_r: &mut Reader, name: &str) -> Self {
+    pub(super) fn read(r: &mut Reader, name: &str) -> Self {
         match name {
             "jpeg-incompressibility" => Self::JpegIncompressibility,
             "colourfulness" => Self::Colourfulness,
+            Vqa::COUNTING => Self::VlmCounting(services::vlm(r)),
+            Vqa::OF_EVERY_PROMPT => Self::VlmVqa(services::vlm(r), services::questions(r)),
+            CommandReward::NAME => Self::Command(services::command(r)),
+            Composite::NAME => Self::Composite {
+                parts: services::parts(r, &Self::NAMES),
+                normalise: r.get("reward.normalise_parts", "true or false"),
+            },
             _ => Self::JpegCompressibility,
         }
+    }
+
+    /// The kind and, of a sum, its parts.
+    fn leaves(&self) -> Vec<&Self> {
+        match self {
+            Self::Composite { parts, .. } => parts.iter().map(|(kind, _)| kind).collect(),
+            kind => vec![kind],
+        }
+    }
+
+    /// Whether somebody else is asked about pictures: answers are kept, and cost something.
+    pub fn asks(&self) -> bool {
+        let asks = |kind: &&Self| kind.vlm().is_some() || matches!(kind, Self::Command(_));
+        self.leaves().iter().any(asks)
+    }
+
+    /// The chat server that is asked.
+    pub fn vlm(&self) -> Option<&VlmPlan> {
+        self.leaves().into_iter().find_map(|kind| match kind {
+            Self::VlmCounting(vlm) | Self::VlmVqa(vlm, _) => Some(vlm),
+            _ => None,
+        })
     }
 }
 
@@ -64,9 +144,58 @@ impl RewardPlan {
     pub(super) fn read(r: &mut Reader) -> Self {
         r.allow(&KEYS_OF_KINDS);
         let name = r.choice("reward.kind", &RewardKind::NAMES.map(|name| (name, name)));
+        let kind = RewardKind::read(r, name);
         Self {
-            kind: RewardKind::read(r, name),
+            cache: if kind.asks() {
+                services::cache(r)
+            } else {
+                None
+            },
+            kind,
             threads: r.count("reward.threads", 1..=64) as usize,
+        }
+    }
+
+    /// Notes prompts that the reward cannot be asked about.
+    pub(super) fn check_prompts(&self, r: &mut Reader, key: &str, set: PromptSet) {
+        let counts = |kind: &&RewardKind| matches!(kind, RewardKind::VlmCounting(_));
+        if !self.kind.leaves().iter().any(counts) {
+            return;
+        }
+        let bad = set
+            .prompts()
+            .iter()
+            .find_map(|p| counting_questions(p).err());
+        if let Some(error) = bad {
+            let problem = format!(
+                "has {}, whose prompts vlm-counting cannot count: {error}",
+                set.name()
+            );
+            r.problem(key, problem);
+        }
+    }
+
+    /// How long a reward that fails for now is asked again from outside; chat servers are by their client.
+    pub fn retry(&self) -> Retry {
+        let leaves = self.kind.leaves();
+        let deadline = leaves.into_iter().find_map(|kind| match kind {
+            RewardKind::Command(plan) => Some(plan.retry),
+            _ => None,
+        });
+        deadline.map_or(Retry::never(), |deadline| Retry {
+            deadline,
+            pause: Duration::from_millis(100),
+        })
+    }
+
+    /// What each part of a sum counts, where each is normalised by itself.
+    pub fn normalised_parts(&self) -> Option<Vec<f64>> {
+        match &self.kind {
+            RewardKind::Composite {
+                parts,
+                normalise: true,
+            } => Some(parts.iter().map(|(_, weight)| *weight).collect()),
+            _ => None,
         }
     }
 
@@ -81,10 +210,5 @@ impl RewardPlan {
     /// The name in configurations.
     pub fn name(&self) -> &'static str {
         self.kind.name()
-    }
-
-    /// Whether somebody is asked about pictures, whose answers are kept.
-    pub fn has_answers(&self) -> bool {
-        false
     }
 }

@@ -19,18 +19,15 @@ pub(super) fn run(r: &mut Reader) -> RunPlan {
         epochs: r.count("run.epochs", 1..=1_000_000),
         seed: r.count("run.seed", 0..=i64::MAX as u64),
         threads: r.count("run.threads", 1..=1024) as usize,
-        max_time: max_time(r),
+        max_time: duration(r, "run.max_time"),
         checkpoint_every: r.count("run.checkpoint_every", 1..=1_000_000),
         keep_checkpoints: r.count("run.keep_checkpoints", 1..=1_000_000) as usize,
     }
 }
 
-/// Seconds as a number, or a number with its unit.
-fn max_time(r: &mut Reader) -> Option<Duration> {
-    let (key, expected) = (
-        "run.max_time",
-        "seconds, or a text such as \"90s\", \"10m\", \"2h\"",
-    );
+/// Seconds as a number, or a number with its unit; none for 0 and for what is no duration.
+pub(super) fn duration(r: &mut Reader, key: &str) -> Option<Duration> {
+    let expected = "seconds, or a text such as \"90s\", \"10m\", \"2h\"";
     let value: Value = r.find(key, expected)?;
     let seconds = match value.as_str() {
         Some(text) => parse_seconds(text),

@@ -166,3 +166,117 @@ fn a_resolved_configuration_gives_the_same_run_again() {
     };
     assert_eq!(values(&plan), values(&again));
 }
+
+const VLM: [&str; 3] = [
+    "reward.kind=vlm-vqa",
+    "reward.vlm.url=http://127.0.0.1:8000",
+    "reward.vlm.model=m",
+];
+
+#[test]
+fn a_chat_server_needs_an_address_and_a_model_and_the_rest_has_defaults() {
+    refused(
+        &VLM[..1],
+        &[
+            "`reward.vlm.url` is missing: expected the server's address",
+            "`reward.vlm.model` is missing",
+        ],
+    );
+    let plan = load(&VLM).expect("a plan");
+    let vlm = plan.reward.kind.vlm().expect("a server");
+    assert_eq!((vlm.chat.in_flight, vlm.chat.max_tokens), (16, 64));
+    assert_eq!(vlm.chat.deadline.as_secs(), 600);
+    assert!(plan.reward.kind.asks() && plan.reward.cache.is_none());
+    for (set, part) in [
+        (
+            "reward.vlm.deadline=0",
+            "`reward.vlm.deadline` expected a duration above 0",
+        ),
+        (
+            "reward.vlm.deadline=soon",
+            "`reward.vlm.deadline` is no duration",
+        ),
+        ("reward.vlm.in_flight=0", "`reward.vlm.in_flight` is 0"),
+        (
+            "reward.vlm.encoding=gif",
+            "`reward.vlm.encoding` is \"gif\": expected one of jpeg, png",
+        ),
+        ("reward.vlm.questions=[]", "`reward.vlm.questions` is empty"),
+        (
+            "reward.vlm.question=x",
+            "did you mean `reward.vlm.questions`?",
+        ),
+        (
+            "reward.vlm.questions=[{ ask = \"Why?\", expect = \"\" }]",
+            "has a question that expects nothing",
+        ),
+        (
+            "reward.offline=true",
+            "`reward.offline` is true: expected `reward.cache`",
+        ),
+    ] {
+        refused(&[&VLM[..], &[set]].concat(), &[part]);
+    }
+}
+
+#[test]
+fn prompts_that_cannot_be_counted_are_found_before_a_run() {
+    refused(
+        &["reward.kind=vlm-counting", VLM[1], VLM[2]],
+        &[
+            "`prompts.set` has animals",
+            "`eval.sets` has animals",
+            "six monkeys",
+            "\"cat\"",
+        ],
+    );
+}
+
+#[test]
+fn a_program_and_a_sum_are_read_and_checked() {
+    refused(
+        &["reward.kind=command"],
+        &[
+            "`reward.command` is missing: expected a program",
+            "reward.py",
+        ],
+    );
+    refused(
+        &["reward.kind=command", "reward.command=[]"],
+        &["`reward.command` is empty"],
+    );
+    refused(
+        &["reward.kind=composite"],
+        &["`reward.parts` is missing: expected kinds"],
+    );
+    for (parts, part) in [
+        (
+            "{ colorfulness = 1 }",
+            "`reward.parts.colorfulness` is no part: expected one of jpeg-",
+        ),
+        ("{ composite = 1 }", "`reward.parts.composite` is no part"),
+        (
+            "{ colourfulness = 0 }",
+            "`reward.parts.colourfulness` is no weight",
+        ),
+        ("{ command = 1 }", "`reward.command` is missing"),
+    ] {
+        refused(
+            &["reward.kind=composite", &format!("reward.parts={parts}")],
+            &[part],
+        );
+    }
+    let parts = "reward.parts={ colourfulness = 2, vlm-vqa = 0.5, command = -1 }";
+    let command = "reward.command=[\"true\"]";
+    let more = [
+        VLM[1],
+        VLM[2],
+        parts,
+        command,
+        "reward.normalise_parts=true",
+    ];
+    let plan = load(&[&["reward.kind=composite"], &more[..]].concat()).expect("a plan");
+    // Who is asked comes first, then by name.
+    assert_eq!(plan.reward.normalised_parts(), Some(vec![-1.0, 0.5, 2.0]));
+    assert!(plan.reward.kind.vlm().is_some());
+}

@@ -4,7 +4,7 @@ use super::alignment::key;
 use super::chat::{Ask, Chat};
 use super::{Encoding, counting_questions, fan};
 use crate::reward::{check_batch, collect};
-use crate::{Images, Prompt, Result, Reward, RewardInfo, Score};
+use crate::{Images, Prompt, Result, Reward, RewardError, RewardInfo, Score};
 
 /// A question about a picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +28,17 @@ pub struct Vqa {
     chat: Chat,
     encoding: Encoding,
     questions: Box<Questions>,
+    /// The questions as part of the version.
+    asked: String,
 }
 
 impl Vqa {
     /// Kind of [`counting`](Self::counting) in configurations.
     pub const COUNTING: &'static str = "vlm-counting";
+    /// Kind of [`of_every_prompt`](Self::of_every_prompt) in configurations.
+    pub const OF_EVERY_PROMPT: &'static str = "vlm-vqa";
+    /// What the prompt's text stands for in questions of [`of_every_prompt`](Self::of_every_prompt).
+    pub const PROMPT: &'static str = "{prompt}";
 
     /// A reward called `name` that asks `questions` of each prompt.
     pub fn new(
@@ -46,12 +52,53 @@ impl Vqa {
             chat,
             encoding,
             questions: Box::new(questions),
+            asked: String::new(),
         }
     }
 
     /// How many, and which animal: 0, ½ or 1, for prompts such as "six monkeys".
     pub fn counting(chat: Chat, encoding: Encoding) -> Self {
         Self::new(Self::COUNTING, chat, encoding, counting_questions)
+    }
+
+    /// The same questions about every picture, with `{prompt}` in them replaced by its prompt.
+    ///
+    /// # Errors
+    /// [`RewardError::BadInput`] without a question, or with one that expects nothing: every answer would do.
+    pub fn of_every_prompt(
+        chat: Chat,
+        encoding: Encoding,
+        questions: Vec<Question>,
+    ) -> Result<Self> {
+        if questions.is_empty() {
+            return Err(RewardError::bad_input("questions", "at least 1", 0));
+        }
+        if let Some(question) = questions.iter().find(|q| q.expect.trim().is_empty()) {
+            let what = format!("question \"{}\"", question.ask);
+            return Err(RewardError::bad_input(what, "an expected answer", "none"));
+        }
+        let version: Vec<String> = (questions.iter())
+            .map(|q| format!("{:?} -> {:?}", q.ask, q.expect))
+            .collect();
+        let with = |text: &str, prompt: &str| text.replace(Self::PROMPT, prompt);
+        let of_prompt = move |prompt: &Prompt| -> Result<Vec<Question>> {
+            let ask = |question: &Question| Question {
+                ask: with(&question.ask, &prompt.text),
+                expect: with(&question.expect, &prompt.text),
+            };
+            let asked: Vec<Question> = questions.iter().map(ask).collect();
+            match asked.iter().all(|q| !q.expect.trim().is_empty()) {
+                true => Ok(asked),
+                false => Err(RewardError::bad_input(
+                    "prompt",
+                    "a text, since an answer is to contain it",
+                    "an empty one",
+                )),
+            }
+        };
+        let mut reward = Self::new(Self::OF_EVERY_PROMPT, chat, encoding, of_prompt);
+        reward.asked = version.join("; ");
+        Ok(reward)
     }
 
     /// What it measures.
@@ -128,10 +175,11 @@ impl Reward for Vqa {
     fn version(&self) -> String {
         let config = self.chat.config();
         format!(
-            "1 model={} max_tokens={} encoding={}",
+            "1 model={} max_tokens={} encoding={} questions={}",
             config.model,
             config.max_tokens,
-            self.encoding.name()
+            self.encoding.name(),
+            self.asked
         )
     }
 
@@ -165,5 +213,34 @@ mod tests {
         assert_eq!(score(["6", "an ape"]), 0.0);
         // A substring, as in the reference: "sixty" has "six".
         assert_eq!(score(["sixty", "monkeys"]), 1.0);
+    }
+
+    #[test]
+    fn questions_of_every_prompt_carry_it_and_expect_something() {
+        let chat = || Chat::new(super::super::ChatConfig::new("http://h", "m")).unwrap();
+        let make = |ask: &str, expect: &str| {
+            let question = Question {
+                ask: ask.to_owned(),
+                expect: expect.to_owned(),
+            };
+            Vqa::of_every_prompt(chat(), Encoding::Jpeg, vec![question])
+        };
+        let reward = make("Is there a {prompt}?", "{prompt}").unwrap();
+        let asked = (reward.questions)(&Prompt::new(0, "cat")).unwrap();
+        assert_eq!(
+            (asked[0].ask.as_str(), asked[0].expect.as_str()),
+            ("Is there a cat?", "cat")
+        );
+        let error = (reward.questions)(&Prompt::new(0, " ")).unwrap_err();
+        assert!(error.to_string().starts_with("prompt: expected"), "{error}");
+        let other = make("Is there a {prompt}?", "yes").unwrap();
+        assert_ne!(reward.version(), other.version());
+        assert!(
+            make("Is there a cat?", " ")
+                .unwrap_err()
+                .to_string()
+                .contains("Is there a cat?")
+        );
+        assert!(Vqa::of_every_prompt(chat(), Encoding::Jpeg, Vec::new()).is_err());
     }
 }
