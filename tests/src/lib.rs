@@ -1,5 +1,8 @@
 //! Starts `ddpo` as a user does, for the end-to-end checks in `tests/`.
 
+pub mod chat_server;
+pub mod runs;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -9,13 +9,27 @@ use crate::failure::{Exit, Failure, OrExit, Result};
 /// Name of the resolved configuration.
 pub const CONFIG: &str = "config.toml";
 
-/// Keys that a resumed run may change without becoming another run.
-const MAY_CHANGE: [&str; 5] = [
+/// Keys that a resumed run may change without becoming another run: its length, and how whoever scores is
+/// reached and waited for.
+const MAY_CHANGE: [&str; 18] = [
     "run.epochs",
     "run.max_time",
     "run.checkpoint_every",
     "run.keep_checkpoints",
     "title",
+    "reward.threads",
+    "reward.vlm.url",
+    "reward.vlm.api_key_env",
+    "reward.vlm.in_flight",
+    "reward.vlm.timeout",
+    "reward.vlm.deadline",
+    "reward.vlm.backoff",
+    "reward.vlm.longest_backoff",
+    "reward.vlm.bad_answers",
+    "reward.command_deadline",
+    "reward.command_retry",
+    "reward.cache",
+    "reward.offline",
 ];
 
 /// A locked output folder.

@@ -144,12 +144,23 @@ fn an_unknown_preset_or_file_is_named() {
 
 #[test]
 fn a_resolved_configuration_gives_the_same_run_again() {
-    let set = [
+    same_again(&[
         "rl.updates_per_epoch=2",
         "rl.lr=1e-7",
         "rl.algorithm=ddpo-is",
-    ];
-    let plan = load(&set).expect("a plan");
+    ]);
+    same_again(&[
+        "reward.kind=composite",
+        "reward.parts={ vlm-vqa = 0.5, jpeg-compressibility = -1 }",
+        VLM[1],
+        VLM[2],
+        "reward.cache=scores",
+    ]);
+}
+
+#[track_caller]
+fn same_again(set: &[&str]) {
+    let plan = load(set).expect("a plan");
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("config.toml");
     std::fs::write(&file, crate::folder::render(&plan.entries)).expect("a file");

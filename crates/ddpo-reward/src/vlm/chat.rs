@@ -129,12 +129,11 @@ impl Chat {
         let _permit = self.permits.take();
         let begin = Instant::now();
         let (mut attempts, mut n_bad) = (0, 0);
+        let mut last = String::new();
         loop {
             attempts += 1;
-            let (last, retry_after) = match self.attempt(
-                &body,
-                config.deadline - begin.elapsed().min(config.deadline),
-            ) {
+            let left = config.deadline.saturating_sub(begin.elapsed());
+            let (reason, retry_after) = match self.attempt(&body, left) {
                 Attempt::Answer(text) => return Ok(text),
                 Attempt::Refused(reason) => return Err(RewardError::refused(ask.reward, reason)),
                 Attempt::Bad(reason) => {
@@ -150,6 +149,10 @@ impl Chat {
                     retry_after,
                 } => (reason, retry_after),
             };
+            // That the last attempt was cut short says less than what ended the one before.
+            if attempts == 1 || begin.elapsed() < config.deadline {
+                last = reason;
+            }
             let pause = config.backoff.pause(attempts, mix(ask.key));
             let pause = pause.max(retry_after.unwrap_or_default());
             // A pause that ends after the deadline need not be waited for.
@@ -169,7 +172,9 @@ impl Chat {
             reason,
             retry_after: None,
         };
+        // A timeout of nothing could be taken for none.
         let limit = self.config.attempt_timeout.min(left);
+        let limit = limit.max(Duration::from_millis(1));
         let mut request = self
             .agent
             .post(&self.endpoint)

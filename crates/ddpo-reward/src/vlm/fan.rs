@@ -22,7 +22,14 @@ pub(super) fn each<T: Send>(
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     let i = next.fetch_add(1, Ordering::Relaxed);
-                    if i >= n || answers.send((i, ask(i, stop))).is_err() {
+                    if i >= n {
+                        return;
+                    }
+                    let answer = ask(i, stop);
+                    if answer.is_err() {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                    if answers.send((i, answer)).is_err() {
                         return;
                     }
                 }
