@@ -27,7 +27,7 @@ fn run(out: &Path, set: &[&str]) -> Ended {
 #[test]
 fn low_rank_factors_train_beside_frozen_weights_of_either_precision() {
     let folder = tempfile::tempdir().expect("a folder");
-    for dtype in ["f32", "bf16"] {
+    for dtype in ["f32", "bf16", "f16"] {
         let out = folder.path().join(dtype);
         let dtype = format!("model.dtype={dtype}");
         // In bf16 log-probabilities are rounded: a wider bound on the first ratio is an explicit choice.
@@ -47,11 +47,52 @@ fn low_rank_factors_train_beside_frozen_weights_of_either_precision() {
 }
 
 #[test]
-fn full_training_in_half_precision_is_refused_with_the_way_out() {
+fn full_training_computes_in_half_precision_beside_f32_weights() {
     let folder = tempfile::tempdir().expect("a folder");
-    let out = folder.path().join("run");
-    run(&out, &["model.dtype=f16"]).expect(2, &["model.dtype", "f32", "lora"]);
-    assert!(!out.exists());
+    for (dtype, scaled) in [("bf16", false), ("f16", true)] {
+        let out = folder.path().join(dtype);
+        let dtype = format!("model.dtype={dtype}");
+        let set = [&dtype, "rl.ratio_bound=100", "policy.checkpointing=true"];
+        run(&out, &set).expect(0, &["epoch 1/1"]);
+        let metrics = fs::read_to_string(out.join("metrics.csv")).expect("metrics");
+        assert_eq!(metrics.contains("policy/loss_scale"), scaled, "{metrics}");
+    }
+}
+
+#[test]
+fn a_plan_is_made_without_the_device_and_a_probe_measures_on_it() {
+    let plan = |set: &[&str], probe: &[&str]| {
+        let mut args = vec!["plan", "configs/compressibility.toml", "--preset", "lora"];
+        args.extend(set.iter().flat_map(|pair| ["--set", pair]));
+        args.extend(probe);
+        ddpo(args)
+    };
+    let printed = plan(&[], &[]).expect(0, &[]).stdout;
+    for line in [
+        "# 256 samples an epoch × 100 epochs = 25600 reward queries",
+        "# 256 samples × 50 steps = 12800 pairs to train on an epoch, 4 at a time",
+        "# bytes and time: --probe loads the model and takes one step",
+    ] {
+        assert!(printed.contains(line), "`{line}` is not in: {printed}");
+    }
+    let model = format!("model.path={}", tiny_model().display());
+    let set = [
+        model.as_str(),
+        "model.device=cpu",
+        "model.dtype=f32",
+        "run.threads=1",
+    ];
+    let printed = plan(&set, &["--probe"]).expect(0, &[]).stdout;
+    // 51 latents of 4×8×8, a prompt of 16 tokens of 24, 50 log-probabilities, in f32, 256 times.
+    for line in [
+        "# trajectory: 13.2 MiB (of an epoch, on the host)",
+        "# gradients: ",
+        "# optimiser: ",
+        "# activations: ",
+        "# the run: 100 epochs, ",
+    ] {
+        assert!(printed.contains(line), "`{line}` is not in: {printed}");
+    }
 }
 
 #[test]

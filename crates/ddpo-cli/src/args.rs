@@ -72,6 +72,9 @@ pub struct PlanArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// Loads the model and takes one step on its device: bytes by kind, and the time of the run
+    #[arg(long)]
+    pub probe: bool,
 }
 
 /// `ddpo run`.

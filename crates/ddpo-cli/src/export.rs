@@ -19,7 +19,7 @@ pub fn run(args: &ExportArgs) -> Result<Exit> {
     fits(args, &plan)?;
     vacant(&args.out)?;
     let checkpoint = last(&args.run)?;
-    let whole = model::open(&plan.model, Device::Cpu, Kind::Float)?;
+    let whole = model::open(&plan.model.source, Device::Cpu, Kind::Float)?;
     match plan.policy.train {
         Train::Full => full(whole, &checkpoint, args)?,
         Train::Lora { .. } => low_rank(whole, &plan, &checkpoint, args)?,
@@ -146,7 +146,7 @@ fn save(whole: &StableDiffusion, out: &Path) -> Result<()> {
 /// Where it is, and the Python that reads it.
 fn how_to_load(args: &ExportArgs, plan: &Plan) -> String {
     let out = args.out.display();
-    match (args.format, plan.policy.train) {
+    match (args.format, &plan.policy.train) {
         (ExportFormat::Lora, _) => format!("{out}/{LORA_FILE}, for load_lora_weights(\"{out}\")"),
         (ExportFormat::Diffusers, Train::Lora { .. }) => format!(
             "{out}, for StableDiffusionPipeline.from_pretrained(\"{out}\"): the model as it was, and beside it \

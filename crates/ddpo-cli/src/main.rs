@@ -14,6 +14,7 @@ mod manifest;
 mod model;
 mod parallel;
 mod plan;
+mod probe;
 mod record;
 mod replay;
 mod report;

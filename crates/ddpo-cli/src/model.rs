@@ -5,11 +5,11 @@ use std::path::Path;
 use ddpo_model::{
     Files, ImageDecoder, Lora, LoraConfig, Named, PromptEncoder, StableDiffusion, Unet, UnetPolicy,
 };
-use ddpo_sched::{DenoiseInput, Denoiser, Guided, ScheduleConfig};
-use ddpo_train::{ParamSet, Persist, Policy, StateReader, StateWriter};
+use ddpo_sched::{Conditioned, DenoiseInput, Denoiser, Guided, ScheduleConfig};
+use ddpo_train::{LossScale, ParamSet, Persist, Policy, StateReader, StateWriter};
 use tch::{Device, Kind, Tensor};
 
-use crate::config::{ModelPlan, PolicyPlan, Train};
+use crate::config::{ModelSource, Plan, PolicyPlan, Train};
 use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::hub;
 
@@ -28,6 +28,10 @@ pub struct Model {
     pub latent_shape: Vec<i64>,
     /// The noise schedule it was trained with.
     pub schedule: ScheduleConfig,
+    /// Of the UNet's weights, without what is trained beside them.
+    pub unet_bytes: u64,
+    /// Of the weights of text encoder and autoencoder.
+    pub other_bytes: u64,
 }
 
 /// How ε is guided.
@@ -63,6 +67,8 @@ impl Model {
                 .encode(&[""])
                 .or_exit(Exit::Data, "cannot embed the empty prompt")?,
         };
+        let unet_bytes = bytes(unet.tensors.values());
+        let other_bytes = bytes(prompts.text.tensors.values()) + bytes(images.vae.tensors.values());
         let guided = Guided::new(train(unet)?, uncond, guidance.scale);
         let policy: Box<dyn Policy> = match guidance.in_training {
             true => Box::new(guided),
@@ -74,27 +80,57 @@ impl Model {
             images,
             latent_shape,
             schedule,
+            unet_bytes,
+            other_bytes,
         })
     }
 }
 
+fn bytes<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> u64 {
+    let of = |t: &Tensor| t.numel() * t.kind().elt_size_in_bytes();
+    tensors.map(|t| of(t) as u64).sum()
+}
+
 /// What a plan trains of a UNet; fresh low-rank factors are drawn from `seed`.
-pub fn trained(unet: Named<Unet>, plan: &PolicyPlan, seed: u64) -> Result<UnetPolicy> {
-    let policy = match plan.train {
-        Train::Full => UnetPolicy::full(unet),
-        Train::Lora { .. } => UnetPolicy::lora(unet, &lora_config(plan), seed),
+pub fn trained(unet: Named<Unet>, plan: &Plan) -> Result<UnetPolicy> {
+    let policy = match plan.policy.train {
+        Train::Full => {
+            UnetPolicy::full(unet).and_then(|policy| policy.with_autocast(plan.model.dtype))
+        }
+        Train::Lora { .. } => UnetPolicy::lora(unet, &lora_config(&plan.policy), plan.run.seed),
     };
-    policy.or_exit(Exit::Config, "the policy cannot be made")
+    policy
+        .map(|policy| policy.with_checkpointing(plan.policy.checkpointing))
+        .or_exit(Exit::Config, "the policy cannot be made")
+}
+
+/// The model of a plan, with the policy that it trains.
+///
+/// `uncond` is the conditioning of the empty prompt, `[1, tokens, dim]`; computed when not given.
+pub fn of_plan(plan: &Plan, uncond: Option<Tensor>) -> Result<Model> {
+    let from = &plan.model;
+    ddpo_torch::set_tf32(from.tf32).or_exit(Exit::Other, "model.tf32 cannot be set")?;
+    let mut whole = open(&from.source, from.device, from.weights(&plan.policy.train))?;
+    whole.images.slice = from.vae_slice as i64;
+    let guidance = Guidance {
+        scale: plan.sampler.guidance_scale,
+        in_training: plan.rl.train_guidance,
+    };
+    Model::new(whole, guidance, uncond, |unet| trained(unet, plan))
 }
 
 /// The adapter that a plan trains; diffusers' own if it trains none.
 pub fn lora_config(plan: &PolicyPlan) -> LoraConfig {
-    match plan.train {
+    match &plan.train {
         Train::Full => LoraConfig::default(),
-        Train::Lora { rank, alpha } => LoraConfig {
-            rank: rank as i64,
+        Train::Lora {
+            rank,
             alpha,
-            ..LoraConfig::default()
+            targets,
+        } => LoraConfig {
+            rank: *rank as i64,
+            alpha: *alpha,
+            targets: targets.clone(),
         },
     }
 }
@@ -112,14 +148,14 @@ pub fn frozen(mut unet: Named<Unet>, lora: Option<&Path>) -> Result<UnetPolicy> 
 }
 
 /// Reads a model: `pocket`, a folder in the diffusers layout, or one of the hub.
-pub fn open(plan: &ModelPlan, device: Device, kind: Kind) -> Result<StableDiffusion> {
-    let files = files(plan, kind)?;
-    let doing = format!("model `{}`", plan.path);
+pub fn open(source: &ModelSource, device: Device, kind: Kind) -> Result<StableDiffusion> {
+    let files = files(source, kind)?;
+    let doing = format!("model `{}`", source.path);
     StableDiffusion::load(&files, device, kind).or_exit(Exit::Data, doing)
 }
 
-fn files(plan: &ModelPlan, kind: Kind) -> Result<Files> {
-    let path = plan.path.as_str();
+fn files(source: &ModelSource, kind: Kind) -> Result<Files> {
+    let path = source.path.as_str();
     if path == POCKET {
         return Ok(ddpo_pocket::files());
     }
@@ -134,7 +170,7 @@ fn files(plan: &ModelPlan, kind: Kind) -> Result<Files> {
         let message = format!("model `{path}` is no folder: {expected}");
         return Err(Failure::new(Exit::Data, message));
     }
-    match hub::revision(path, plan.revision.as_deref()) {
+    match hub::revision(path, source.revision.as_deref()) {
         Ok(revision) => hub::fetch(path, revision, kind),
         Err(reason) => {
             let message = format!(
@@ -146,10 +182,10 @@ fn files(plan: &ModelPlan, kind: Kind) -> Result<Files> {
 }
 
 /// The commit of a model on the hub; nothing for one that is not from there.
-pub fn revision(plan: &ModelPlan) -> Option<&str> {
-    let path = plan.path.as_str();
+pub fn revision(source: &ModelSource) -> Option<&str> {
+    let path = source.path.as_str();
     let elsewhere = path == POCKET || Path::new(path).is_dir() || !hub::is_id(path);
-    (!elsewhere).then(|| hub::revision(path, plan.revision.as_deref()).ok())?
+    (!elsewhere).then(|| hub::revision(path, source.revision.as_deref()).ok())?
 }
 
 /// Samples with guidance and trains without (paper, appendix E.1, the ablation).
@@ -159,11 +195,19 @@ impl Denoiser for GuidedSampling {
     fn predict(&self, input: DenoiseInput<'_>) -> ddpo_sched::Result<Tensor> {
         self.0.predict(input)
     }
+
+    fn conditioned<'a>(&'a self, cond: &Tensor) -> ddpo_sched::Result<Conditioned<'a>> {
+        self.0.conditioned(cond)
+    }
 }
 
 impl Policy for GuidedSampling {
     fn params(&self) -> &ParamSet {
         self.0.inner.params()
+    }
+
+    fn loss_scale(&self) -> Option<&LossScale> {
+        self.0.inner.loss_scale()
     }
 
     fn accumulate(

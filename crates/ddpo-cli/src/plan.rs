@@ -3,14 +3,20 @@
 use crate::args::PlanArgs;
 use crate::config::{Plan, Train};
 use crate::failure::{Exit, Result};
-use crate::folder;
+use crate::{folder, probe};
 
 /// Prints the resolved configuration and the counts that follow from it.
 pub fn print(args: &PlanArgs) -> Result<Exit> {
-    let plan = Plan::load(&args.config.source())?;
+    let mut source = args.config.source();
+    source.on_paper = !args.probe;
+    let plan = Plan::load(&source)?;
     print!("{}", folder::render(&plan.entries));
     println!();
-    for line in derived(&plan) {
+    let found = match args.probe {
+        true => probe::run(&plan)?,
+        false => probe::without_model(),
+    };
+    for line in derived(&plan).into_iter().chain(found) {
         println!("# {line}");
     }
     Ok(Exit::Done)
@@ -38,9 +44,30 @@ fn derived(plan: &Plan) -> Vec<String> {
             sampler.n_steps,
             rl.samples_per_epoch * sampler.n_steps * guided
         ),
+        format!(
+            "{} updates an epoch × {} epochs = {} steps of the optimiser",
+            rl.updates_per_epoch,
+            plan.run.epochs,
+            rl.updates_per_epoch as u64 * plan.run.epochs
+        ),
+        format!(
+            "{} samples × {} steps = {} pairs to train on an epoch, {} at a time",
+            rl.samples_per_epoch,
+            sampler.n_steps,
+            rl.samples_per_epoch * sampler.n_steps,
+            rl.micro_batch
+        ),
     ];
-    if let Train::Lora { rank, alpha } = plan.policy.train {
-        lines.push(format!("LoRA of rank {rank}, scaled by {alpha} / {rank}"));
+    if let Train::Lora {
+        rank,
+        alpha,
+        targets,
+    } = &plan.policy.train
+    {
+        let targets = targets.join(", ");
+        lines.push(format!(
+            "LoRA of rank {rank}, scaled by {alpha} / {rank}, beside {targets}"
+        ));
     }
     if let Some(paper) = &plan.stands_in_for {
         lines.push(format!(

@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 use crate::args::ReplayArgs;
 use crate::config::{Plan, Source};
 use crate::failure::{Exit, Failure, OrExit, Result};
-use crate::model::{self, Guidance, Model};
+use crate::model;
 use crate::train;
 
 /// A trace with advantages, as far as an update needs it.
@@ -27,14 +27,7 @@ struct Stored {
 pub fn run(args: &ReplayArgs) -> Result<Exit> {
     let plan = Plan::load(&Source::replay(&args.model, &args.set))?;
     let stored = read(&args.rollout, plan.model.device)?;
-    let whole = model::open(&plan.model, plan.model.device, plan.model.dtype)?;
-    let guidance = Guidance {
-        scale: plan.sampler.guidance_scale,
-        in_training: plan.rl.train_guidance,
-    };
-    let model = Model::new(whole, guidance, Some(stored.uncond), |unet| {
-        model::trained(unet, &plan.policy, plan.run.seed)
-    })?;
+    let model = model::of_plan(&plan, Some(stored.uncond))?;
     let n_steps = stored.timesteps.len();
     let sampler = Ddim::new(&model.schedule, n_steps, plan.sampler.eta)
         .or_exit(Exit::Config, "the sampler cannot be made")?;

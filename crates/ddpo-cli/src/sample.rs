@@ -13,7 +13,7 @@ use image::RgbImage;
 use tch::{Kind, Tensor};
 
 use crate::args::SampleArgs;
-use crate::config::{DTYPES, ModelPlan};
+use crate::config::{DTYPES, ModelSource};
 use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::model::{self, Guidance, Model};
 
@@ -21,11 +21,9 @@ use crate::model::{self, Guidance, Model};
 pub fn run(args: &SampleArgs) -> Result<Exit> {
     let device = ddpo_torch::device(&args.device).or_exit(Exit::Config, "--device")?;
     let kind = dtype(&args.dtype)?;
-    let from = ModelPlan {
+    let from = ModelSource {
         path: args.model.clone(),
         revision: args.revision.clone(),
-        device,
-        dtype: kind,
     };
     let whole = model::open(&from, device, kind)?;
     let uncond = whole

@@ -14,7 +14,7 @@ use crate::config::{Algorithm, Plan};
 use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::folder::RunFolder;
 use crate::manifest::Manifest;
-use crate::model::{self, Guidance, Model};
+use crate::model;
 use crate::rewards;
 use crate::watch::{Console, Evaluation, Pictures, Screen, Tables, TensorBoard};
 
@@ -41,14 +41,7 @@ pub struct Job<'a> {
 /// Everything that can be wrong with configuration, weights and checkpoint is found before anything is written.
 pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
     plan.use_threads();
-    let whole = model::open(&plan.model, plan.model.device, plan.model.dtype)?;
-    let guidance = Guidance {
-        scale: plan.sampler.guidance_scale,
-        in_training: plan.rl.train_guidance,
-    };
-    let mut model = Model::new(whole, guidance, None, |unet| {
-        model::trained(unet, &plan.policy, plan.run.seed)
-    })?;
+    let mut model = model::of_plan(plan, None)?;
     let sampler = Ddim::new(&model.schedule, plan.sampler.n_steps, plan.sampler.eta)
         .or_exit(Exit::Config, "the sampler cannot be made")?;
     let mut ddpo = Ddpo::new(ddpo_config(plan), &sampler, 1).map_err(failure)?;

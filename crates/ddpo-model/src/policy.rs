@@ -111,7 +111,7 @@ impl UnetPolicy {
     }
 
     /// Whether training computes what a forward pass would keep again, segment by segment: the same gradients
-    /// for less memory and about a third more time.
+    /// for less memory and the time of another forward pass.
     #[must_use]
     pub fn with_checkpointing(mut self, on: bool) -> Self {
         self.checkpointing = on;

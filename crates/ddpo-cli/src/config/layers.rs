@@ -13,10 +13,20 @@ use crate::suggest::nearest;
 const DEFAULT_PRESET: &str = "pocket";
 
 /// Presets that travel with the program, for configurations with no `presets` folder beside them.
-const BUILT_IN: [(&str, &str); 1] = [(
-    "pocket",
-    include_str!("../../../../configs/presets/pocket.toml"),
-)];
+const BUILT_IN: [(&str, &str); 3] = [
+    (
+        "pocket",
+        include_str!("../../../../configs/presets/pocket.toml"),
+    ),
+    (
+        "lora",
+        include_str!("../../../../configs/presets/lora.toml"),
+    ),
+    (
+        "paper",
+        include_str!("../../../../configs/presets/paper.toml"),
+    ),
+];
 
 /// What the user named.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +43,8 @@ pub struct Source {
     pub seed: Option<u64>,
     /// The model, where something else than the configuration decides.
     pub model: Option<String>,
+    /// Whether the configuration is only read: the device need not be there.
+    pub on_paper: bool,
 }
 
 /// What stands in for an experiment when one stored update is replayed: nothing of it is used.

@@ -13,7 +13,7 @@ mod services;
 
 pub use layers::Source;
 pub use plan::{
-    Algorithm, ClaimRow, DTYPES, EvalPlan, ModelPlan, Plan, PolicyPlan, ProgressPlan, Train,
+    Algorithm, ClaimRow, DTYPES, EvalPlan, ModelSource, Plan, PolicyPlan, ProgressPlan, Train,
 };
 pub use reader::Entry;
 pub use reward::{RewardKind, RewardPlan};

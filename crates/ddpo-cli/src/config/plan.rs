@@ -62,21 +62,42 @@ pub struct RunPlan {
     pub keep_checkpoints: usize,
 }
 
-/// `[model]`.
+/// Where a model comes from.
 #[derive(Debug, Clone)]
-pub struct ModelPlan {
+pub struct ModelSource {
     /// `pocket`, a folder in the diffusers layout, or a name on the hub.
     pub path: String,
     /// Commit of a model on the hub, where it is not one that is known.
     pub revision: Option<String>,
+}
+
+/// `[model]`.
+#[derive(Debug, Clone)]
+pub struct ModelPlan {
+    /// Its files.
+    pub source: ModelSource,
     /// Where it is computed.
     pub device: Device,
     /// Of frozen weights and compute.
     pub dtype: Kind,
+    /// Whether CUDA's products of f32 may have 10 bits of mantissa.
+    pub tf32: bool,
+    /// Pictures that the autoencoder decodes at a time.
+    pub vae_slice: usize,
+}
+
+impl ModelPlan {
+    /// What the UNet's weights are read as: f32 where training changes them.
+    pub fn weights(&self, train: &Train) -> Kind {
+        match train {
+            Train::Full => Kind::Float,
+            Train::Lora { .. } => self.dtype,
+        }
+    }
 }
 
 /// What training changes.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Train {
     /// All weights of the UNet.
     Full,
@@ -86,14 +107,18 @@ pub enum Train {
         rank: u64,
         /// The product is scaled by `alpha / rank`.
         alpha: f64,
+        /// Ends of the names of the projections that get factors.
+        targets: Vec<String>,
     },
 }
 
 /// `[policy]`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct PolicyPlan {
     /// What training changes.
     pub train: Train,
+    /// Whether training computes activations again instead of keeping them.
+    pub checkpointing: bool,
 }
 
 /// `[sampler]`.
@@ -227,7 +252,7 @@ impl Plan {
         let plan = Self {
             experiment: r.get("experiment", "the experiment's name"),
             run: sections::run(r),
-            model: sections::model(r),
+            model: sections::model(r, source.on_paper),
             policy: sections::policy(r),
             sampler: sections::sampler(r),
             rl: sections::rl(r),

@@ -8,8 +8,8 @@ use figment::value::Value;
 use tch::Device;
 
 use super::plan::{
-    Algorithm, ClaimRow, DTYPES, EvalPlan, ModelPlan, PolicyPlan, ProgressPlan, ReproducePlan,
-    RlPlan, RunPlan, SamplerPlan, Train,
+    Algorithm, ClaimRow, DTYPES, EvalPlan, ModelPlan, ModelSource, PolicyPlan, ProgressPlan,
+    ReproducePlan, RlPlan, RunPlan, SamplerPlan, Train,
 };
 use super::reader::Reader;
 use crate::suggest::nearest;
@@ -56,22 +56,32 @@ fn parse_seconds(text: &str) -> Option<f64> {
         .map(|number| number * factor)
 }
 
-pub(super) fn model(r: &mut Reader) -> ModelPlan {
+/// `on_paper`: nothing is computed, so that the device need not be there.
+pub(super) fn model(r: &mut Reader, on_paper: bool) -> ModelPlan {
     let name: String = r.get("model.device", "cpu or cuda:N");
-    let device = ddpo_torch::device(&name).unwrap_or_else(|error| {
+    let found = match on_paper {
+        true => ddpo_torch::parse_device(&name),
+        false => ddpo_torch::device(&name),
+    };
+    let device = found.unwrap_or_else(|error| {
         if !name.is_empty() {
             r.problem("model.device", format!("is \"{name}\": {error}"));
         }
         Device::Cpu
     });
-    ModelPlan {
+    let source = ModelSource {
         path: r.get(
             "model.path",
             "pocket, a folder in the diffusers layout, or a name on the hub",
         ),
         revision: r.find("model.revision", "a commit, 40 hexadecimal digits"),
+    };
+    ModelPlan {
+        source,
         device,
         dtype: r.choice("model.dtype", &DTYPES),
+        tf32: r.get("model.tf32", "true or false"),
+        vae_slice: r.count("model.vae_slice", 1..=100_000) as usize,
     }
 }
 
@@ -79,17 +89,18 @@ pub(super) fn policy(r: &mut Reader) -> PolicyPlan {
     let is_lora = r.choice("policy.train", &[("full", false), ("lora", true)]);
     let rank = r.count("policy.lora.rank", 1..=1024);
     let alpha = r.number("policy.lora.alpha", 1e-6..=1e6);
-    if r.get::<bool>("policy.checkpointing", "true or false") {
-        r.problem(
-            "policy.checkpointing",
-            "is true: gradient checkpointing is not available yet",
-        );
-    }
+    let expected = "a list of ends of names, as to_q or attn2.to_k";
+    let targets: Vec<String> = r.get("policy.lora.targets", expected);
     PolicyPlan {
         train: match is_lora {
-            true => Train::Lora { rank, alpha },
+            true => Train::Lora {
+                rank,
+                alpha,
+                targets,
+            },
             false => Train::Full,
         },
+        checkpointing: r.get("policy.checkpointing", "true or false"),
     }
 }
 

@@ -46,6 +46,85 @@ fn shipped_configurations_are_whole_for_every_algorithm() {
     }
 }
 
+/// A configuration under a preset, whether or not the preset's device is there.
+fn under(name: &str, preset: &str, algorithm: &str) -> Result<Plan, Failure> {
+    Plan::load(&Source {
+        preset: Some(preset.to_owned()),
+        algorithm: Some(algorithm.to_owned()),
+        on_paper: true,
+        ..source(name, &[])
+    })
+}
+
+#[test]
+fn stable_diffusion_presets_have_the_numbers_of_their_sources() {
+    // Epochs, updates of DDPO-IS, rewards kept a prompt: ddpo-pytorch config/dgx.py; table D.5 and the JAX code.
+    let rows = [
+        ("lora", "compressibility", 100, 4, 16),
+        ("lora", "incompressibility", 100, 4, 16),
+        ("lora", "aesthetic", 200, 2, 32),
+        ("paper", "compressibility", 200, 4, 32),
+        ("paper", "incompressibility", 200, 4, 32),
+        ("paper", "aesthetic", 200, 4, 32),
+    ];
+    for (preset, name, epochs, updates, buffer) in rows {
+        for (algorithm, updates) in [("ddpo-is", updates), ("ddpo-sf", 1)] {
+            let plan = match under(name, preset, algorithm) {
+                Ok(plan) => plan,
+                // Until there is such a reward, the configuration says so instead of taking another.
+                Err(failure) if name == "aesthetic" => {
+                    let known = RewardKind::NAMES.contains(&name);
+                    let text = failure.to_string();
+                    assert!(
+                        !known && text.contains("`reward.kind` is \"aesthetic\": expected one of"),
+                        "{text}"
+                    );
+                    continue;
+                }
+                Err(failure) => unreachable!("{preset} {name}: {failure}"),
+            };
+            assert_eq!(plan.stands_in_for, None);
+            let prompts = match name {
+                "aesthetic" => "animals",
+                _ => "imagenet-animals",
+            };
+            assert_eq!(plan.prompts.name(), prompts);
+            let rl = &plan.rl;
+            assert_eq!((plan.run.epochs, rl.updates_per_epoch), (epochs, updates));
+            assert_eq!((rl.samples_per_epoch, rl.clip_range), (256, 1e-4));
+            assert_eq!((rl.stats_buffer_size, rl.stats_min_count), (buffer, 16));
+            let sampler = plan.sampler;
+            assert_eq!(
+                (sampler.n_steps, sampler.eta, sampler.guidance_scale),
+                (50, 1.0, 5.0)
+            );
+            let own = (rl.lr, rl.advantage_clip, plan.run.seed, plan.model.tf32);
+            match preset {
+                "lora" => assert_eq!(own, (3e-4, 5.0, 42, true)),
+                _ => assert_eq!(own, (1e-5, 10.0, 0, false)),
+            }
+            assert_eq!(plan.policy.train == Train::Full, preset == "paper");
+            assert_eq!(plan.model.dtype == tch::Kind::Half, preset == "lora");
+            assert_eq!((rl.beta1, rl.beta2, rl.adam_eps), (0.9, 0.999, 1e-8));
+            assert_eq!((rl.weight_decay, rl.max_grad_norm), (1e-4, 1.0));
+        }
+    }
+}
+
+#[test]
+fn a_device_need_not_be_there_to_be_planned_for_but_must_be_a_name() {
+    let set = ["model.device=cuda:99"];
+    refused(&set, &["`model.device` is \"cuda:99\""]);
+    let on_paper = |set: &[&str]| {
+        Plan::load(&Source {
+            on_paper: true,
+            ..source("compressibility", set)
+        })
+    };
+    assert!(on_paper(&set).is_ok());
+    assert!(on_paper(&["model.device=gpu"]).is_err());
+}
+
 #[test]
 fn a_stand_in_never_carries_the_paper_s_name() {
     let plan = Plan::load(&source("aesthetic", &[])).expect("a plan");
@@ -116,7 +195,10 @@ fn a_value_that_is_no_toml_is_a_string_and_dotted_keys_reach_deep() {
         plan.policy.train,
         Train::Lora {
             rank: 8,
-            alpha: 4.0
+            alpha: 4.0,
+            targets: ["to_q", "to_k", "to_v", "to_out.0"]
+                .map(str::to_owned)
+                .to_vec(),
         }
     );
     assert_eq!(plan.run.max_time, Some(std::time::Duration::from_secs(600)));
