@@ -1,0 +1,20 @@
+#![doc = include_str!("../README.md")]
+
+mod aesthetic;
+mod bert;
+mod bert_score;
+mod config;
+mod deberta;
+mod error;
+mod head;
+mod layers;
+mod text;
+mod tokenizer;
+
+pub use aesthetic::{AestheticModel, Rescaling};
+pub use bert_score::{Agreement, BertScore};
+pub use config::{Terms, TextConfig};
+pub use error::{Error, Result};
+pub use head::AffineHead;
+pub use text::TextEncoder;
+pub use tokenizer::TextTokenizer;
