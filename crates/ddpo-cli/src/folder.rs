@@ -11,7 +11,7 @@ pub const CONFIG: &str = "config.toml";
 
 /// Keys that a resumed run may change without becoming another run: its length, and how whoever scores is
 /// reached and waited for.
-const MAY_CHANGE: [&str; 18] = [
+const MAY_CHANGE: [&str; 19] = [
     "run.epochs",
     "run.max_time",
     "run.checkpoint_every",
@@ -26,6 +26,7 @@ const MAY_CHANGE: [&str; 18] = [
     "reward.vlm.backoff",
     "reward.vlm.longest_backoff",
     "reward.vlm.bad_answers",
+    "reward.vlm.encoder_device",
     "reward.command_deadline",
     "reward.command_retry",
     "reward.cache",

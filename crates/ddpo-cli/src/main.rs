@@ -23,6 +23,7 @@ mod rewards;
 mod run;
 mod sample;
 mod score;
+mod similarity;
 mod stop;
 mod suggest;
 mod train;

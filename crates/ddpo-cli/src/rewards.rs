@@ -3,11 +3,12 @@
 use ddpo_reward::vlm::{Chat, ChatConfig};
 use ddpo_reward::{
     Cached, Colourfulness, CommandReward, Composite, JpegCompressibility, JpegIncompressibility,
-    Missing, Part, Reward, RewardError, RewardInfo, Vqa,
+    Missing, Part, Reward, RewardError, RewardInfo, VlmBertScore, Vqa,
 };
 
 use crate::config::{CachePlan, RewardKind, RewardPlan, VlmPlan};
 use crate::failure::{Exit, Failure, OrExit, Result};
+use crate::similarity::Encoder;
 
 /// Rewards for the threads that score batches of so many pictures.
 ///
@@ -18,6 +19,7 @@ pub fn copies(plan: &RewardPlan, batch: usize) -> Result<Vec<Box<dyn Reward>>> {
     let n = vlm.map_or(0, |vlm| vlm.chat.in_flight.div_ceil(batch.max(1)) + 1);
     let maker = Maker {
         chat: vlm.map(chat).transpose()?,
+        encoder: plan.kind.encoder().map(Encoder::open).transpose()?,
         cache: plan.cache.as_ref(),
     };
     (0..plan.threads.max(n))
@@ -33,9 +35,10 @@ pub fn exit(error: &RewardError) -> Exit {
     }
 }
 
-/// Makes rewards that share a chat server's connections and its limit of requests.
+/// Makes rewards that share a chat server's connections and its limit of requests, and a text encoder.
 struct Maker<'a> {
     chat: Option<Chat>,
+    encoder: Option<Encoder>,
     cache: Option<&'a CachePlan>,
 }
 
@@ -50,6 +53,14 @@ impl Maker<'_> {
                 Box::new(JpegIncompressibility::new().or_exit(Exit::Reward, doing)?)
             }
             RewardKind::Colourfulness => Box::new(Colourfulness),
+            RewardKind::VlmBertScore(vlm, wording, plan) => {
+                let encoder = match &self.encoder {
+                    Some(shared) => shared.clone(),
+                    None => Encoder::open(plan)?,
+                };
+                let (chat, encoder) = (self.chat(vlm)?, Box::new(encoder));
+                Box::new(VlmBertScore::new(chat, encoder, *wording, vlm.encoding))
+            }
             RewardKind::VlmCounting(vlm) => Box::new(Vqa::counting(self.chat(vlm)?, vlm.encoding)),
             RewardKind::VlmVqa(vlm, questions) => {
                 let made = Vqa::of_every_prompt(self.chat(vlm)?, vlm.encoding, questions.clone());
@@ -124,6 +135,7 @@ pub fn at_hand(name: &str) -> Result<Option<Box<dyn Reward>>> {
     };
     let maker = Maker {
         chat: None,
+        encoder: None,
         cache: None,
     };
     maker.make(&kind).map(Some)
@@ -135,6 +147,7 @@ pub fn info(name: &str) -> Option<RewardInfo> {
         JpegCompressibility::NAME => ("negative JPEG size", "kB"),
         JpegIncompressibility::NAME => ("JPEG size", "kB"),
         Colourfulness::NAME => ("colourfulness", ""),
+        VlmBertScore::NAME => return Some(VlmBertScore::quantity()),
         Vqa::COUNTING | Vqa::OF_EVERY_PROMPT => return Some(Vqa::quantity()),
         CommandReward::NAME => return Some(CommandReward::quantity()),
         Composite::NAME => return Some(Composite::quantity()),

@@ -17,7 +17,7 @@ pub use plan::{
 };
 pub use reader::Entry;
 pub use reward::{RewardKind, RewardPlan};
-pub use services::{CachePlan, VlmPlan};
+pub use services::{CachePlan, EncoderPlan, VlmPlan};
 
 #[cfg(test)]
 mod tests;

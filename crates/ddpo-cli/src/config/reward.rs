@@ -7,13 +7,13 @@
 use std::time::Duration;
 
 use ddpo_reward::prompts::PromptSet;
-use ddpo_reward::vlm::{Question, Vqa, counting_questions};
-use ddpo_reward::{CommandReward, Composite};
+use ddpo_reward::vlm::{Question, Wording, counting_questions};
+use ddpo_reward::{CommandReward, Composite, VlmBertScore, Vqa};
 use ddpo_train::Retry;
 
 use super::layers::reward_layer;
 use super::reader::Reader;
-use super::services::{self, CachePlan, CommandPlan, VlmPlan};
+use super::services::{self, CachePlan, CommandPlan, EncoderPlan, VlmPlan};
 use crate::failure::Result;
 
 /// What a picture is worth, ready to be made.
@@ -39,6 +39,8 @@ pub enum RewardKind {
     Colourfulness,
     /// How many, and which animal.
     VlmCounting(VlmPlan),
+    /// BERTScore recall of the prompt in a description.
+    VlmBertScore(VlmPlan, Wording, EncoderPlan),
     /// Questions whose answers must contain what is expected.
     VlmVqa(VlmPlan, Vec<Question>),
     /// What a program says.
@@ -53,7 +55,7 @@ pub enum RewardKind {
 }
 
 /// Keys below `reward.` that only some kinds read.
-const KEYS_OF_KINDS: [&str; 19] = [
+const KEYS_OF_KINDS: [&str; 23] = [
     "reward.vlm.url",
     "reward.vlm.model",
     "reward.vlm.api_key_env",
@@ -66,6 +68,10 @@ const KEYS_OF_KINDS: [&str; 19] = [
     "reward.vlm.bad_answers",
     "reward.vlm.encoding",
     "reward.vlm.questions",
+    "reward.vlm.wording",
+    "reward.vlm.encoder",
+    "reward.vlm.encoder_layer",
+    "reward.vlm.encoder_device",
     "reward.command",
     "reward.command_deadline",
     "reward.command_retry",
@@ -77,10 +83,11 @@ const KEYS_OF_KINDS: [&str; 19] = [
 
 impl RewardKind {
     /// Names in configurations and for `ddpo score --reward`.
-    pub const NAMES: [&'static str; 7] = [
+    pub const NAMES: [&'static str; 8] = [
         "jpeg-compressibility",
         "jpeg-incompressibility",
         "colourfulness",
+        VlmBertScore::NAME,
         Vqa::COUNTING,
         Vqa::OF_EVERY_PROMPT,
         CommandReward::NAME,
@@ -93,6 +100,7 @@ impl RewardKind {
             Self::JpegCompressibility => "jpeg-compressibility",
             Self::JpegIncompressibility => "jpeg-incompressibility",
             Self::Colourfulness => "colourfulness",
+            Self::VlmBertScore(..) => VlmBertScore::NAME,
             Self::VlmCounting(_) => Vqa::COUNTING,
             Self::VlmVqa(..) => Vqa::OF_EVERY_PROMPT,
             Self::Command(_) => CommandReward::NAME,
@@ -105,6 +113,9 @@ impl RewardKind {
         match name {
             "jpeg-incompressibility" => Self::JpegIncompressibility,
             "colourfulness" => Self::Colourfulness,
+            VlmBertScore::NAME => {
+                Self::VlmBertScore(services::vlm(r), services::wording(r), services::encoder(r))
+            }
             Vqa::COUNTING => Self::VlmCounting(services::vlm(r)),
             Vqa::OF_EVERY_PROMPT => Self::VlmVqa(services::vlm(r), services::questions(r)),
             CommandReward::NAME => Self::Command(services::command(r)),
@@ -133,7 +144,17 @@ impl RewardKind {
     /// The chat server that is asked.
     pub fn vlm(&self) -> Option<&VlmPlan> {
         self.leaves().into_iter().find_map(|kind| match kind {
-            Self::VlmCounting(vlm) | Self::VlmVqa(vlm, _) => Some(vlm),
+            Self::VlmBertScore(vlm, ..) | Self::VlmCounting(vlm) | Self::VlmVqa(vlm, _) => {
+                Some(vlm)
+            }
+            _ => None,
+        })
+    }
+
+    /// What compares texts.
+    pub fn encoder(&self) -> Option<&EncoderPlan> {
+        self.leaves().into_iter().find_map(|kind| match kind {
+            Self::VlmBertScore(_, _, encoder) => Some(encoder),
             _ => None,
         })
     }

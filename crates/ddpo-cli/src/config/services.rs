@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ddpo_reward::CommandConfig;
-use ddpo_reward::vlm::{Backoff, ChatConfig, Encoding, Question};
+use ddpo_reward::vlm::{Backoff, ChatConfig, Encoding, Question, Wording};
 use figment::value::{Dict, Value};
 use serde::Deserialize;
+use tch::Device;
 
 use super::reader::Reader;
 use super::reward::RewardKind;
@@ -21,6 +22,17 @@ pub struct VlmPlan {
     pub api_key_env: Option<String>,
     /// How pictures travel.
     pub encoding: Encoding,
+}
+
+/// What compares texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EncoderPlan {
+    /// A folder in transformers' layout.
+    pub folder: PathBuf,
+    /// The layer whose states are compared.
+    pub layer: i64,
+    /// Where it is computed.
+    pub device: Device,
 }
 
 /// A program and what to do when it ends.
@@ -100,6 +112,31 @@ pub(super) fn questions(r: &mut Reader) -> Vec<Question> {
     }
     let question = |Row { ask, expect }| Question { ask, expect };
     rows.into_iter().map(question).collect()
+}
+
+/// `reward.vlm.wording`.
+pub(super) fn wording(r: &mut Reader) -> Wording {
+    r.choice("reward.vlm.wording", &Wording::NAMES)
+}
+
+/// `reward.vlm.encoder…`.
+pub(super) fn encoder(r: &mut Reader) -> EncoderPlan {
+    let expected = "a folder with a BERT, MiniLM or DeBERTa encoder as transformers saves it";
+    EncoderPlan {
+        folder: text(r, "reward.vlm.encoder", expected).into(),
+        layer: r.count("reward.vlm.encoder_layer", 1..=1000) as i64,
+        device: device(r, "reward.vlm.encoder_device"),
+    }
+}
+
+fn device(r: &mut Reader, key: &str) -> Device {
+    let name: String = r.get(key, "cpu or cuda:N");
+    ddpo_torch::device(&name).unwrap_or_else(|error| {
+        if !name.is_empty() {
+            r.problem(key, format!("is \"{name}\": {error}"));
+        }
+        Device::Cpu
+    })
 }
 
 /// `reward.command…`.
