@@ -19,7 +19,14 @@ use crate::rewards;
 use crate::watch::{Console, Evaluation, Pictures, Screen, Tables, TensorBoard};
 
 /// What somebody whose reward failed wants to know.
-const KEPT: &str = "the reward failed; what was sampled and scored is kept, the same command with --resume goes on";
+fn kept(resume: bool) -> &'static str {
+    match resume {
+        true => "the reward failed; what was sampled and scored is kept, the same command goes on",
+        false => {
+            "the reward failed; what was sampled and scored is kept, the same command with --resume goes on"
+        }
+    }
+}
 
 /// Where a run goes and how it was asked for.
 #[derive(Debug)]
@@ -113,7 +120,7 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
     let outcome = train(&mut ddpo, &mut context, &length).map_err(|error| {
         let mut failed = failure(error);
         if failed.exit == Exit::Reward {
-            failed.error = failed.error.context(KEPT);
+            failed.error = failed.error.context(kept(job.resume));
         }
         failed
     });

@@ -99,7 +99,7 @@ fn survives(fault: Reply, part: &str) {
     let out = folder.path().join("run");
     let broken = ChatServer::start(good_for(SAMPLES + 3, fault));
     let ended = run(&out, &broken.url(), &[]);
-    ended.expect(4, &["--resume goes on", "reward vlm-vqa", part]);
+    ended.expect(4, &["the same command goes on", "reward vlm-vqa", part]);
     let rows = fs::read_to_string(out.join("samples.csv")).expect("samples");
     assert_eq!(
         rows.lines().count(),
