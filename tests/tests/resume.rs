@@ -32,8 +32,8 @@ fn arguments(out: &Path, set: &[&str]) -> Vec<String> {
     args
 }
 
-fn start(out: &Path) -> Child {
-    let mut command = command(arguments(out, &[]));
+fn start(out: &Path, set: &[&str]) -> Child {
+    let mut command = command(arguments(out, set));
     command
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -57,8 +57,8 @@ fn wait_for_epochs(out: &Path, n: usize) {
     }
 }
 
-fn resume(out: &Path) {
-    let mut args = arguments(out, &[]);
+fn resume(out: &Path, set: &[&str]) {
+    let mut args = arguments(out, set);
     args.push("--resume".to_owned());
     ddpo(args).expect(0, &["goes on after epoch"]);
 }
@@ -72,14 +72,14 @@ fn a_stopped_run_goes_on_to_the_bytes_of_one_that_was_not() {
     assert!(whole.join("eval.csv").exists());
     assert!(whole.join("samples/epoch-000003.png").exists());
 
-    let mut child = start(&killed);
+    let mut child = start(&killed, &[]);
     wait_for_epochs(&killed, 2);
     child.kill().expect("a running process");
     child.wait().expect("a process");
-    resume(&killed);
+    resume(&killed, &[]);
     same_bytes(&whole, &killed, EPOCHS);
 
-    let mut child = start(&interrupted);
+    let mut child = start(&interrupted, &[]);
     wait_for_epochs(&interrupted, 1);
     let signal = Command::new("kill")
         .args(["-INT", &child.id().to_string()])
@@ -91,15 +91,37 @@ fn a_stopped_run_goes_on_to_the_bytes_of_one_that_was_not() {
         Some(75),
         "interrupted with a checkpoint written"
     );
-    resume(&interrupted);
+    resume(&interrupted, &[]);
     same_bytes(&whole, &interrupted, EPOCHS);
+}
+
+#[test]
+fn a_stopped_run_of_weighted_regression_does_so_too() {
+    let set = [
+        "rl.algorithm=rwr-sparse",
+        "rwr.samples_per_round=16",
+        "rwr.samples_per_prompt=4",
+        "rwr.updates_per_round=6",
+        "rwr.batch=8",
+        // Moments that are kept must be in the checkpoint.
+        "rwr.moments=kept",
+    ];
+    let folder = tempfile::tempdir().expect("a folder");
+    let [whole, killed] = ["whole", "killed"].map(|n| folder.path().join(n));
+    ddpo(arguments(&whole, &set)).expect(0, &["effective samples 4"]);
+    let mut child = start(&killed, &set);
+    wait_for_epochs(&killed, 2);
+    child.kill().expect("a running process");
+    child.wait().expect("a process");
+    resume(&killed, &set);
+    same_bytes(&whole, &killed, EPOCHS);
 }
 
 #[test]
 fn a_folder_belongs_to_one_run() {
     let folder = tempfile::tempdir().expect("a folder");
     let out = folder.path().join("run");
-    let mut child = start(&out);
+    let mut child = start(&out, &[]);
     wait_for_epochs(&out, 1);
     ddpo(arguments(&out, &[])).expect(2, &["another run is writing to", "--out"]);
     child.kill().expect("a running process");

@@ -101,6 +101,59 @@ fn training_without_guidance_samples_with_it() {
     run(&folder.path().join("run"), &["rl.train_guidance=false"]).expect(0, &["allowed inf"]);
 }
 
+/// A column of `metrics.csv`, a value an epoch.
+fn column(out: &Path, name: &str) -> Vec<f64> {
+    let mut table = csv::Reader::from_path(out.join("metrics.csv")).expect("metrics");
+    let at = table
+        .headers()
+        .expect("a header")
+        .iter()
+        .position(|n| n == name);
+    let at = at.unwrap_or_else(|| panic!("no column {name}"));
+    let value = |row: csv::Result<csv::StringRecord>| row.expect("a row")[at].parse().expect(name);
+    table.records().map(value).collect()
+}
+
+#[test]
+fn weighted_regression_trains_on_what_it_keeps() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let round = [
+        "rwr.samples_per_round=16",
+        "rwr.samples_per_prompt=8",
+        "rwr.updates_per_round=2",
+        "rwr.batch=4",
+    ];
+    // Of eight samples of a prompt, the ninth tenth begins at the best one.
+    for (algorithm, kept) in [("rwr", 16.0), ("rwr-sparse", 2.0)] {
+        let out = folder.path().join(algorithm);
+        let algorithm = format!("rl.algorithm={algorithm}");
+        let set = [&[algorithm.as_str()], &round[..]].concat();
+        run(&out, &set).expect(0, &["effective samples"]);
+        assert_eq!(column(&out, "rwr/kept"), [kept], "{algorithm}");
+        assert_eq!(column(&out, "reward_queries"), [16.0]);
+        assert!(column(&out, "policy/grad_norm")[0] > 0.0);
+    }
+    let out = folder.path().join("uneven");
+    let set = [
+        "rl.algorithm=rwr",
+        "rwr.samples_per_round=20",
+        "rwr.samples_per_prompt=8",
+    ];
+    run(&out, &set).expect(2, &["rwr.samples_per_prompt", "20 samples = 2 × 8 + 4"]);
+    assert!(!out.exists());
+}
+
+#[test]
+fn the_divergence_from_the_first_policy_is_measured_and_grows_from_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("run");
+    let set = ["rl.kl_weight=0.1", "run.epochs=3", "rl.updates_per_epoch=1"];
+    run(&out, &set).expect(0, &["epoch 3/3"]);
+    let kl = column(&out, "policy/kl_pretrained");
+    assert_eq!(kl[0], 0.0, "the first update starts at the first policy");
+    assert!(0.0 < kl[1] && kl[1] < kl[2], "{kl:?}");
+}
+
 #[test]
 fn an_adapter_of_diffusers_changes_the_pictures_and_a_foreign_file_is_named() {
     let folder = tempfile::tempdir().expect("a folder");

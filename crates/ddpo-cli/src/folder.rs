@@ -94,18 +94,22 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
 pub fn render(entries: &[Entry]) -> String {
     let mut text =
         String::from("# The configuration as it ran, each key with where its value came from.\n");
-    let mut section = "";
     let (plain, sectioned): (Vec<_>, Vec<_>) = entries.iter().partition(|e| !e.key.contains('.'));
     for entry in plain {
         text += &format!("{} = {}  # {}\n", entry.key, entry.value, entry.from);
     }
+    // A section's keys stand together, however many readers it has.
+    let mut sections: Vec<(&str, String)> = Vec::new();
     for entry in sectioned {
         let (of, key) = entry.key.split_once('.').unwrap_or(("", &entry.key));
-        if of != section {
-            text += &format!("\n[{of}]\n");
-            section = of;
+        let line = format!("{key} = {}  # {}\n", entry.value, entry.from);
+        match sections.iter_mut().find(|(name, _)| *name == of) {
+            Some((_, lines)) => *lines += &line,
+            None => sections.push((of, line)),
         }
-        text += &format!("{key} = {}  # {}\n", entry.value, entry.from);
+    }
+    for (name, lines) in sections {
+        text += &format!("\n[{name}]\n{lines}");
     }
     text
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod algorithm;
 mod args;
 mod config;
 mod export;

@@ -114,9 +114,24 @@ pub fn of_plan(plan: &Plan, uncond: Option<Tensor>) -> Result<Model> {
     whole.images.slice = from.vae_slice as i64;
     let guidance = Guidance {
         scale: plan.sampler.guidance_scale,
-        in_training: plan.rl.train_guidance,
+        in_training: plan.method.train_guidance(),
     };
     Model::new(whole, guidance, uncond, |unet| trained(unet, plan))
+}
+
+/// The model of a plan before training, guided as the policy is in training: divergence is measured between what
+/// is trained and what it was.
+pub fn untrained(plan: &Plan) -> Result<Model> {
+    let from = &plan.model;
+    let whole = open(&from.source, from.device, from.weights(&plan.policy.train))?;
+    let guidance = Guidance {
+        scale: match plan.method.train_guidance() {
+            true => plan.sampler.guidance_scale,
+            false => 1.0,
+        },
+        in_training: true,
+    };
+    Model::new(whole, guidance, None, |unet| frozen(unet, None))
 }
 
 /// The adapter that a plan trains; diffusers' own if it trains none.

@@ -1,7 +1,7 @@
 //! `ddpo plan`: what would be run, and nothing else.
 
 use crate::args::PlanArgs;
-use crate::config::{Plan, Train};
+use crate::config::{Method, Plan, Train};
 use crate::failure::{Exit, Result};
 use crate::{folder, probe};
 
@@ -24,40 +24,48 @@ pub fn print(args: &PlanArgs) -> Result<Exit> {
 
 /// The arithmetic, in words.
 fn derived(plan: &Plan) -> Vec<String> {
-    let (rl, sampler) = (&plan.rl, &plan.sampler);
-    let minibatch = rl.samples_per_epoch / rl.updates_per_epoch;
-    let guided = if sampler.guidance_scale == 1.0 { 1 } else { 2 };
+    let (samples, updates) = (
+        plan.method.samples_per_epoch(),
+        plan.method.updates_per_epoch(),
+    );
+    let n_steps = plan.sampler.n_steps;
+    let guided = |is: bool| {
+        if is && plan.sampler.guidance_scale != 1.0 {
+            2
+        } else {
+            1
+        }
+    };
+    let sampled = samples * n_steps * guided(true);
     let mut lines = vec![
         format!(
-            "{} samples an epoch × {} epochs = {} reward queries",
-            rl.samples_per_epoch,
+            "{samples} samples an epoch × {} epochs = {} reward queries",
             plan.run.epochs,
-            rl.samples_per_epoch as u64 * plan.run.epochs
+            samples as u64 * plan.run.epochs
         ),
         format!(
-            "{} samples an epoch / {} updates = minibatches of {minibatch}",
-            rl.samples_per_epoch, rl.updates_per_epoch
+            "{samples} samples × {n_steps} steps × {} = {sampled} forward passes of one picture an epoch in sampling",
+            guided(true)
         ),
         format!(
-            "{} samples × {} steps × {guided} = {} forward passes of one picture an epoch in sampling",
-            rl.samples_per_epoch,
-            sampler.n_steps,
-            rl.samples_per_epoch * sampler.n_steps * guided
-        ),
-        format!(
-            "{} updates an epoch × {} epochs = {} steps of the optimiser",
-            rl.updates_per_epoch,
+            "{updates} updates an epoch × {} epochs = {} steps of the optimiser",
             plan.run.epochs,
-            rl.updates_per_epoch as u64 * plan.run.epochs
-        ),
-        format!(
-            "{} samples × {} steps = {} pairs to train on an epoch, {} at a time",
-            rl.samples_per_epoch,
-            sampler.n_steps,
-            rl.samples_per_epoch * sampler.n_steps,
-            rl.micro_batch
+            updates as u64 * plan.run.epochs
         ),
     ];
+    let passes = guided(plan.method.train_guidance());
+    let at_a_time = plan.rl.micro_batch;
+    lines.push(match &plan.method {
+        Method::Ddpo(_) => format!(
+            "{samples} samples × {n_steps} steps = {} pairs to train on an epoch, {at_a_time} at a time, {passes} passes each",
+            samples * n_steps
+        ),
+        Method::Rwr(rwr) => format!(
+            "{updates} updates × {} samples = {} timesteps to train on an epoch, {at_a_time} at a time, {passes} passes each",
+            rwr.batch,
+            updates * rwr.batch
+        ),
+    });
     if let Train::Lora {
         rank,
         alpha,

@@ -9,7 +9,8 @@ use ddpo_torch::PeakMemory;
 use ddpo_train::{AdamW, Conditioner, Optimizer};
 use tch::{Device, Kind, Tensor};
 
-use crate::config::Plan;
+use crate::algorithm::adamw;
+use crate::config::{Method, Plan};
 use crate::failure::{Exit, OrExit, Result};
 use crate::model::{self, Model};
 use crate::train;
@@ -57,7 +58,7 @@ fn measure(plan: &Plan, model: &Model) -> Result<(Bytes, Seconds)> {
     }];
     let cond = model.prompts.embed(&prompt).map_err(train::failure)?;
 
-    let n = plan.sampler.batch.min(plan.rl.samples_per_epoch);
+    let n = plan.sampler.batch.min(plan.method.samples_per_epoch());
     let input = Input::new(n, model, &sampler, &cond);
     let predict = model
         .policy
@@ -78,7 +79,7 @@ fn measure(plan: &Plan, model: &Model) -> Result<(Bytes, Seconds)> {
     let micro_batch = timed(device, || accumulate(model, &input))?;
     let peak = memory.peak().or_exit(Exit::Other, DOING)?;
     let activations = peak.saturating_sub(memory.before());
-    let mut optimizer = AdamW::new(train::adamw(plan), params).map_err(train::failure)?;
+    let mut optimizer = AdamW::new(adamw(plan), params).map_err(train::failure)?;
     // No learning: gradients of the probe are not worth a step, and zeros take as long.
     params.zero_grad();
     let optimiser_step = timed(device, || {
@@ -86,7 +87,7 @@ fn measure(plan: &Plan, model: &Model) -> Result<(Bytes, Seconds)> {
         stepped.map(drop).map_err(train::failure)
     })?;
 
-    let samples = plan.rl.samples_per_epoch as u64;
+    let samples = plan.method.samples_per_epoch() as u64;
     let latent: i64 = model.latent_shape.iter().product();
     let latents = (plan.sampler.n_steps as u64 + 1) * latent as u64 * 4;
     let prompts = cond.numel() as u64 * cond.kind().elt_size_in_bytes() as u64;
@@ -178,14 +179,19 @@ fn timed(device: Device, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
 
 fn lines(plan: &Plan, bytes: &Bytes, seconds: &Seconds) -> Vec<String> {
     let rl = &plan.rl;
-    let (samples, n_steps) = (rl.samples_per_epoch, plan.sampler.n_steps);
+    let (samples, n_steps) = (plan.method.samples_per_epoch(), plan.sampler.n_steps);
+    let updates = plan.method.updates_per_epoch();
+    // What one update trains on: pairs of sample and step, or samples with one timestep each.
+    let items = match &plan.method {
+        Method::Ddpo(_) => samples / updates * n_steps,
+        Method::Rwr(rwr) => rwr.batch,
+    };
     let batches = samples.div_ceil(plan.sampler.batch);
-    let micro_batches =
-        rl.updates_per_epoch * (samples / rl.updates_per_epoch * n_steps).div_ceil(rl.micro_batch);
+    let micro_batches = updates * items.div_ceil(rl.micro_batch);
     let sampling =
         (batches * n_steps) as f64 * seconds.denoising_step + samples as f64 * seconds.decoding;
-    let update = micro_batches as f64 * seconds.micro_batch
-        + rl.updates_per_epoch as f64 * seconds.optimiser_step;
+    let update =
+        micro_batches as f64 * seconds.micro_batch + updates as f64 * seconds.optimiser_step;
     let epoch = sampling + update;
     let device = bytes.unet + bytes.others + bytes.gradients + bytes.optimiser + bytes.activations;
     let size = |name: &str, n: u64, what: &str| format!("{name}: {} ({what})", human(n));

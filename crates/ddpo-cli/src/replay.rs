@@ -9,8 +9,9 @@ use ddpo_torch::weights;
 use ddpo_train::{AdamW, Policy};
 use tch::{Device, Kind, Tensor};
 
+use crate::algorithm::{adamw, ddpo_config};
 use crate::args::ReplayArgs;
-use crate::config::{Plan, Source};
+use crate::config::{Method, Plan, Source};
 use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::model;
 use crate::train;
@@ -26,6 +27,12 @@ struct Stored {
 /// Takes the update; writes the gradients before clipping, the weights after it, and its metrics.
 pub fn run(args: &ReplayArgs) -> Result<Exit> {
     let plan = Plan::load(&Source::replay(&args.model, &args.set))?;
+    let Method::Ddpo(ddpo) = &plan.method else {
+        return Err(Failure::config(format!(
+            "`rl.algorithm` is \"{}\": a rollout is replayed by ddpo-is or ddpo-sf",
+            plan.rl.algorithm.name()
+        )));
+    };
     let stored = read(&args.rollout, plan.model.device)?;
     let model = model::of_plan(&plan, Some(stored.uncond))?;
     let n_steps = stored.timesteps.len();
@@ -33,14 +40,14 @@ pub fn run(args: &ReplayArgs) -> Result<Exit> {
         .or_exit(Exit::Config, "the sampler cannot be made")?;
     same_timesteps(&sampler, &stored.timesteps, &args.rollout)?;
     let policy = model.policy.as_ref();
-    let mut optimizer = AdamW::new(train::adamw(&plan), policy.params()).map_err(train::failure)?;
+    let mut optimizer = AdamW::new(adamw(&plan), policy.params()).map_err(train::failure)?;
     let replayed = replay_update(
         policy,
         &mut optimizer,
         &sampler,
         &stored.rollout,
         &stored.advantages,
-        &train::ddpo_config(&plan),
+        &ddpo_config(&plan, ddpo),
     )
     .map_err(train::failure)?;
     write(&args.out, policy, &replayed)?;

@@ -3,14 +3,13 @@
 use std::path::Path;
 use std::time::Instant;
 
-use ddpo_rl::{Baseline, Ddpo, DdpoConfig, Estimator};
-use ddpo_sched::{Ddim, Seeds};
+use ddpo_sched::{Ddim, Denoiser, Seeds};
 use ddpo_train::{
-    AdamW, AdamWConfig, Checkpoint, Checkpoints, Context, Error, Observer, Outcome, RewardWorker,
-    Solo, StopFlag, train,
+    AdamW, Checkpoint, Checkpoints, Context, Error, Observer, Outcome, RewardWorker, Solo, StopFlag,
 };
 
-use crate::config::{Algorithm, Plan};
+use crate::algorithm::{Trainer, adamw};
+use crate::config::{Method, Plan};
 use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::folder::RunFolder;
 use crate::manifest::Manifest;
@@ -51,10 +50,8 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
     let mut model = model::of_plan(plan, None)?;
     let sampler = Ddim::new(&model.schedule, plan.sampler.n_steps, plan.sampler.eta)
         .or_exit(Exit::Config, "the sampler cannot be made")?;
-    let mut ddpo = Ddpo::new(ddpo_config(plan), &sampler, 1).map_err(failure)?;
-    if let Some(weights) = plan.reward.normalised_parts() {
-        ddpo = ddpo.normalise_parts(&weights);
-    }
+    let mut trainer = Trainer::new(plan, &sampler, &model.schedule)?;
+    let reference = reference(plan)?;
     let mut optimizer = AdamW::new(adamw(plan), model.policy.params()).map_err(failure)?;
     let copies = rewards::copies(&plan.reward, plan.sampler.batch)?;
     let rewards = RewardWorker::new(copies, plan.reward.retry()).map_err(failure)?;
@@ -101,7 +98,7 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
         conditioner: &model.prompts,
         decoder: &model.images,
         encoder: &model.images,
-        reference: None,
+        reference: reference.as_deref(),
         collective: &Solo,
         seeds,
         latent_shape: model.latent_shape.clone(),
@@ -117,7 +114,7 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
         resume,
     };
     let begin = Instant::now();
-    let outcome = train(&mut ddpo, &mut context, &length).map_err(|error| {
+    let outcome = trainer.train(&mut context, &length).map_err(|error| {
         let mut failed = failure(error);
         if failed.exit == Exit::Reward {
             failed.error = failed.error.context(kept(job.resume));
@@ -135,6 +132,18 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
     outcome
 }
 
+/// The policy before training, where the plan compares with it: the same weights once more.
+fn reference(plan: &Plan) -> Result<Option<Box<dyn Denoiser>>> {
+    let Method::Ddpo(ddpo) = &plan.method else {
+        return Ok(None);
+    };
+    if ddpo.kl_weight == 0.0 {
+        return Ok(None);
+    }
+    let model = model::untrained(plan)?;
+    Ok(Some(model.policy))
+}
+
 /// The newest whole checkpoint; says which were passed over.
 fn latest(checkpoints: &Checkpoints) -> Result<Option<Checkpoint>> {
     let found = checkpoints.latest().map_err(failure)?;
@@ -142,48 +151,6 @@ fn latest(checkpoints: &Checkpoints) -> Result<Option<Checkpoint>> {
         eprintln!("warning: {damage}; going on from an older one");
     }
     Ok(found)
-}
-
-/// DDPO's numbers of a plan.
-pub fn ddpo_config(plan: &Plan) -> DdpoConfig {
-    let rl = &plan.rl;
-    DdpoConfig {
-        estimator: match rl.algorithm {
-            Algorithm::DdpoIs => Estimator::ImportanceSampling {
-                clip_range: rl.clip_range,
-            },
-            Algorithm::DdpoSf => Estimator::ScoreFunction,
-        },
-        samples_per_epoch: rl.samples_per_epoch,
-        updates_per_epoch: rl.updates_per_epoch,
-        sample_batch: plan.sampler.batch,
-        micro_batch: rl.micro_batch,
-        baseline: Baseline::PerPrompt {
-            buffer_size: rl.stats_buffer_size,
-            min_count: rl.stats_min_count,
-        },
-        advantage_clip: rl.advantage_clip,
-        max_grad_norm: rl.max_grad_norm,
-        log_prob: rl.log_prob,
-        // DDPO has no such term; `Context::reference`, which it needs, is not built here.
-        kl_weight: 0.0,
-        // Without guidance in training, or without guidance at all, see `DdpoConfig::ratio_bound`.
-        ratio_bound: (rl.train_guidance || plan.sampler.guidance_scale == 1.0)
-            .then_some(rl.clip_range * rl.ratio_bound),
-        max_skipped: rl.max_skipped,
-    }
-}
-
-/// AdamW's numbers of a plan.
-pub fn adamw(plan: &Plan) -> AdamWConfig {
-    let rl = &plan.rl;
-    AdamWConfig {
-        lr: rl.lr,
-        beta1: rl.beta1,
-        beta2: rl.beta2,
-        eps: rl.adam_eps,
-        weight_decay: rl.weight_decay,
-    }
 }
 
 /// The exit code of what ended a run.

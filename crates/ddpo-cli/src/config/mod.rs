@@ -4,19 +4,23 @@
 //! the experiment's file and what it says for the algorithm and for the preset (`[presets.NAME.…]`), `--set`.
 //! Every key is read through a reader, which collects all problems and remembers where each value came from.
 
+mod ddpo;
 mod layers;
+mod method;
 mod plan;
 mod reader;
 mod reward;
+mod rwr;
 mod sections;
 mod services;
 
+pub use ddpo::DdpoPlan;
 pub use layers::Source;
-pub use plan::{
-    Algorithm, ClaimRow, DTYPES, EvalPlan, ModelSource, Plan, PolicyPlan, ProgressPlan, Train,
-};
+pub use method::{Algorithm, Method};
+pub use plan::{ClaimRow, DTYPES, EvalPlan, ModelSource, Plan, PolicyPlan, ProgressPlan, Train};
 pub use reader::Entry;
 pub use reward::{RewardKind, RewardPlan};
+pub use rwr::RwrPlan;
 pub use services::{CachePlan, EncoderPlan, VlmPlan};
 
 #[cfg(test)]

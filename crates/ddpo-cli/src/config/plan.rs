@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use ddpo_eval::claims::Claim;
 use ddpo_reward::prompts::PromptSet;
-use ddpo_sched::LogProb;
 use serde::Deserialize;
 use tch::{Device, Kind};
 
 use super::layers::{Source, layer};
+use super::method::{self, Algorithm, Method};
 use super::reader::{Entry, Reader};
 use super::reward::RewardPlan;
 use super::sections;
@@ -27,8 +27,10 @@ pub struct Plan {
     pub policy: PolicyPlan,
     /// How pictures are sampled.
     pub sampler: SamplerPlan,
-    /// How the policy is improved.
+    /// Which algorithm, and what all of them need.
     pub rl: RlPlan,
+    /// The algorithm's own numbers.
+    pub method: Method,
     /// What a picture is worth.
     pub reward: RewardPlan,
     /// The paper's reward that this one stands in for.
@@ -134,33 +136,10 @@ pub struct SamplerPlan {
     pub batch: usize,
 }
 
-/// Which estimator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Algorithm {
-    /// Importance sampling with clipping, several updates an epoch.
-    DdpoIs,
-    /// Score function, one update an epoch.
-    DdpoSf,
-}
-
-impl Algorithm {
-    /// Names in configurations.
-    pub const NAMES: [(&'static str, Self); 2] =
-        [("ddpo-is", Self::DdpoIs), ("ddpo-sf", Self::DdpoSf)];
-
-    /// The name in configurations.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::DdpoIs => "ddpo-is",
-            Self::DdpoSf => "ddpo-sf",
-        }
-    }
-}
-
-/// `[rl]`.
+/// `[rl]`, as far as every algorithm needs it.
 #[derive(Debug, Clone, Copy)]
 pub struct RlPlan {
-    /// Which estimator.
+    /// Which algorithm.
     pub algorithm: Algorithm,
     /// AdamW's learning rate.
     pub lr: f64,
@@ -174,28 +153,10 @@ pub struct RlPlan {
     pub weight_decay: f64,
     /// Largest global norm of a gradient.
     pub max_grad_norm: f64,
-    /// PPO's clip range of the ratio.
-    pub clip_range: f64,
-    /// Largest advantage.
-    pub advantage_clip: f64,
-    /// Samples an epoch, over all ranks.
-    pub samples_per_epoch: usize,
-    /// Optimiser steps an epoch.
-    pub updates_per_epoch: usize,
-    /// Whether training uses the guided ε as sampling does.
-    pub train_guidance: bool,
-    /// How a log-probability is reduced over dimensions.
-    pub log_prob: LogProb,
-    /// Pairs of sample and time step in one forward and backward pass.
+    /// Training items in one forward and backward pass.
     pub micro_batch: usize,
-    /// Largest |ratio − 1| before the first update, as a part of the clip range.
-    pub ratio_bound: f64,
     /// Skipped updates in a row that end the run.
     pub max_skipped: u32,
-    /// Rewards kept a prompt.
-    pub stats_buffer_size: usize,
-    /// Rewards that a prompt needs before its own statistics count.
-    pub stats_min_count: usize,
 }
 
 /// `[eval]`.
@@ -249,13 +210,15 @@ impl Plan {
     pub fn load(source: &Source) -> Result<Self> {
         let mut reader = Reader::new(layer(source)?);
         let r = &mut reader;
+        let rl = sections::rl(r);
         let plan = Self {
             experiment: r.get("experiment", "the experiment's name"),
             run: sections::run(r),
             model: sections::model(r, source.on_paper),
             policy: sections::policy(r),
             sampler: sections::sampler(r),
-            rl: sections::rl(r),
+            method: method::read(r, rl.algorithm),
+            rl,
             reward: RewardPlan::read(r),
             stands_in_for: r.find("reward.stands_in_for", "the name of the paper's reward"),
             prompts: r.choice("prompts.set", &PromptSet::ALL.map(|set| (set.name(), set))),
@@ -277,39 +240,16 @@ impl Plan {
         tch::set_num_threads(self.run.threads as i32);
     }
 
-    /// What no single key shows; the arithmetic is in the message.
+    /// What no single key shows.
     fn check(&self, r: &mut Reader) {
         self.reward.check_prompts(r, "prompts.set", self.prompts);
         for &set in &self.eval.sets {
             self.reward.check_prompts(r, "eval.sets", set);
         }
-        let rl = &self.rl;
-        let (samples, updates) = (rl.samples_per_epoch, rl.updates_per_epoch);
-        if updates > 0 && !samples.is_multiple_of(updates) {
-            let problem = format!(
-                "is {updates}: {samples} samples = {} × {updates} + {} cannot be shared out in equal minibatches",
-                samples / updates,
-                samples % updates
-            );
-            r.problem("rl.updates_per_epoch", problem);
-        }
-        if rl.algorithm == Algorithm::DdpoSf && rl.updates_per_epoch > 1 {
-            r.problem(
-                "rl.updates_per_epoch",
-                format!(
-                    "is {}: expected 1, since ddpo-sf's gradient holds for fresh samples only",
-                    rl.updates_per_epoch
-                ),
-            );
-        }
-        if rl.stats_min_count > rl.stats_buffer_size {
-            r.problem(
-                "rl.stats.min_count",
-                format!(
-                    "is {}: a buffer of {} never holds so many",
-                    rl.stats_min_count, rl.stats_buffer_size
-                ),
-            );
+        if matches!(self.method, Method::Rwr(_)) && self.reward.normalised_parts().is_some() {
+            let problem =
+                "is true: parts are normalised as advantages, which only ddpo-is and ddpo-sf have";
+            r.problem("reward.normalise_parts", problem);
         }
     }
 }

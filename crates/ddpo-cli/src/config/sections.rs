@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use ddpo_reward::prompts::PromptSet;
-use ddpo_sched::LogProb;
 use figment::value::Value;
 use tch::Device;
 
+use super::method::Algorithm;
 use super::plan::{
-    Algorithm, ClaimRow, DTYPES, EvalPlan, ModelPlan, ModelSource, PolicyPlan, ProgressPlan,
-    ReproducePlan, RlPlan, RunPlan, SamplerPlan, Train,
+    ClaimRow, DTYPES, EvalPlan, ModelPlan, ModelSource, PolicyPlan, ProgressPlan, ReproducePlan,
+    RlPlan, RunPlan, SamplerPlan, Train,
 };
 use super::reader::Reader;
 use crate::suggest::nearest;
@@ -130,20 +130,8 @@ pub(super) fn rl(r: &mut Reader) -> RlPlan {
         adam_eps: r.number("rl.adam_eps", tiny..=1.0),
         weight_decay: r.number("rl.weight_decay", 0.0..=1.0),
         max_grad_norm: r.number("rl.max_grad_norm", tiny..=1e12),
-        clip_range: r.number("rl.clip_range", tiny..=1.0),
-        advantage_clip: r.number("rl.advantage_clip", tiny..=1e12),
-        samples_per_epoch: r.count("rl.samples_per_epoch", 2..=1_000_000) as usize,
-        updates_per_epoch: r.count("rl.updates_per_epoch", 1..=1_000_000) as usize,
-        train_guidance: r.get("rl.train_guidance", "true or false"),
-        log_prob: r.choice(
-            "rl.log_prob",
-            &[("mean", LogProb::Mean), ("sum", LogProb::Sum)],
-        ),
         micro_batch: r.count("rl.micro_batch", 1..=100_000) as usize,
-        ratio_bound: r.number("rl.ratio_bound", tiny..=1e9),
         max_skipped: r.count("rl.max_skipped", 1..=1000) as u32,
-        stats_buffer_size: r.count("rl.stats.buffer_size", 1..=1_000_000) as usize,
-        stats_min_count: r.count("rl.stats.min_count", 1..=1_000_000) as usize,
     }
 }
 

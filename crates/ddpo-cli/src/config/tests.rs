@@ -3,6 +3,8 @@ use std::path::Path;
 use super::*;
 use crate::failure::{Exit, Failure};
 
+mod methods;
+
 const CONFIGS: [&str; 3] = ["compressibility", "incompressibility", "aesthetic"];
 
 fn source(name: &str, set: &[&str]) -> Source {
@@ -31,7 +33,12 @@ fn refused(set: &[&str], parts: &[&str]) {
 #[test]
 fn shipped_configurations_are_whole_for_every_algorithm() {
     for name in CONFIGS {
-        for (algorithm, updates) in [("ddpo-is", 4), ("ddpo-sf", 1)] {
+        for (algorithm, updates) in [
+            ("ddpo-is", 4),
+            ("ddpo-sf", 1),
+            ("rwr", 20),
+            ("rwr-sparse", 20),
+        ] {
             let algorithm = Some(algorithm.to_owned());
             let plan = Plan::load(&Source {
                 algorithm,
@@ -39,7 +46,7 @@ fn shipped_configurations_are_whole_for_every_algorithm() {
             })
             .expect(name);
             assert_eq!(
-                (plan.experiment.as_str(), plan.rl.updates_per_epoch),
+                (plan.experiment.as_str(), plan.method.updates_per_epoch()),
                 (name, updates)
             );
         }
@@ -90,15 +97,18 @@ fn stable_diffusion_presets_have_the_numbers_of_their_sources() {
             };
             assert_eq!(plan.prompts.name(), prompts);
             let rl = &plan.rl;
-            assert_eq!((plan.run.epochs, rl.updates_per_epoch), (epochs, updates));
-            assert_eq!((rl.samples_per_epoch, rl.clip_range), (256, 1e-4));
-            assert_eq!((rl.stats_buffer_size, rl.stats_min_count), (buffer, 16));
+            let Method::Ddpo(ddpo) = plan.method else {
+                unreachable!("{algorithm}");
+            };
+            assert_eq!((plan.run.epochs, ddpo.updates_per_epoch), (epochs, updates));
+            assert_eq!((ddpo.samples_per_epoch, ddpo.clip_range), (256, 1e-4));
+            assert_eq!((ddpo.stats_buffer_size, ddpo.stats_min_count), (buffer, 16));
             let sampler = plan.sampler;
             assert_eq!(
                 (sampler.n_steps, sampler.eta, sampler.guidance_scale),
                 (50, 1.0, 5.0)
             );
-            let own = (rl.lr, rl.advantage_clip, plan.run.seed, plan.model.tf32);
+            let own = (rl.lr, ddpo.advantage_clip, plan.run.seed, plan.model.tf32);
             match preset {
                 "lora" => assert_eq!(own, (3e-4, 5.0, 42, true)),
                 _ => assert_eq!(own, (1e-5, 10.0, 0, false)),
@@ -167,19 +177,6 @@ fn all_problems_are_found_at_once() {
             "--set: `rl.clip_rnage` is no key: did you mean `rl.clip_range`?",
             "--set: `model.dtype` is \"f15\": expected one of f32, bf16, f16 (did you mean f16?)",
         ],
-    );
-}
-
-#[test]
-fn counts_that_do_not_fit_show_the_arithmetic() {
-    refused(&["rl.updates_per_epoch=5"], &["64 samples = 12 × 5 + 4"]);
-    refused(
-        &["rl.algorithm=ddpo-sf", "rl.updates_per_epoch=2"],
-        &["is 2: expected 1"],
-    );
-    refused(
-        &["rl.stats.min_count=64"],
-        &["a buffer of 32 never holds so many"],
     );
 }
 

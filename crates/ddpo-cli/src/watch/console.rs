@@ -78,6 +78,7 @@ impl Console {
             ("reward/mean", "reward"),
             ("reward/std", "±"),
             ("policy/clip_fraction", "clipped"),
+            ("rwr/effective_samples", "effective samples"),
             ("policy/grad_norm", "gradient"),
         ];
         for (name, label) in shown {

@@ -1,0 +1,94 @@
+//! `[rl]`: the numbers that are DDPO's own.
+
+use ddpo_sched::LogProb;
+
+use super::method::Algorithm;
+use super::reader::Reader;
+
+/// DDPO's part of `[rl]`.
+#[derive(Debug, Clone, Copy)]
+pub struct DdpoPlan {
+    /// PPO's clip range of the ratio.
+    pub clip_range: f64,
+    /// Largest advantage.
+    pub advantage_clip: f64,
+    /// Samples an epoch, over all ranks.
+    pub samples_per_epoch: usize,
+    /// Optimiser steps an epoch.
+    pub updates_per_epoch: usize,
+    /// Whether training uses the guided ε as sampling does.
+    pub train_guidance: bool,
+    /// Weight of the divergence from the policy before training, DPOK's term; 0 for none.
+    pub kl_weight: f64,
+    /// How a log-probability is reduced over dimensions.
+    pub log_prob: LogProb,
+    /// Largest |ratio − 1| before the first update, as a part of the clip range.
+    pub ratio_bound: f64,
+    /// Rewards kept a prompt.
+    pub stats_buffer_size: usize,
+    /// Rewards that a prompt needs before its own statistics count.
+    pub stats_min_count: usize,
+}
+
+/// Keys that may be there while another algorithm trains.
+pub(super) const KEYS: [&str; 10] = [
+    "rl.clip_range",
+    "rl.advantage_clip",
+    "rl.samples_per_epoch",
+    "rl.updates_per_epoch",
+    "rl.train_guidance",
+    "rl.kl_weight",
+    "rl.log_prob",
+    "rl.ratio_bound",
+    "rl.stats.buffer_size",
+    "rl.stats.min_count",
+];
+
+pub(super) fn read(r: &mut Reader, algorithm: Algorithm) -> DdpoPlan {
+    let tiny = 1e-12;
+    let plan = DdpoPlan {
+        clip_range: r.number("rl.clip_range", tiny..=1.0),
+        advantage_clip: r.number("rl.advantage_clip", tiny..=1e12),
+        samples_per_epoch: r.count("rl.samples_per_epoch", 2..=1_000_000) as usize,
+        updates_per_epoch: r.count("rl.updates_per_epoch", 1..=1_000_000) as usize,
+        train_guidance: r.get("rl.train_guidance", "true or false"),
+        kl_weight: r.number("rl.kl_weight", 0.0..=1e6),
+        log_prob: r.choice(
+            "rl.log_prob",
+            &[("mean", LogProb::Mean), ("sum", LogProb::Sum)],
+        ),
+        ratio_bound: r.number("rl.ratio_bound", tiny..=1e9),
+        stats_buffer_size: r.count("rl.stats.buffer_size", 1..=1_000_000) as usize,
+        stats_min_count: r.count("rl.stats.min_count", 1..=1_000_000) as usize,
+    };
+    plan.check(r, algorithm);
+    plan
+}
+
+impl DdpoPlan {
+    /// What no single key shows; the arithmetic is in the message.
+    fn check(&self, r: &mut Reader, algorithm: Algorithm) {
+        let (samples, updates) = (self.samples_per_epoch, self.updates_per_epoch);
+        if updates > 0 && !samples.is_multiple_of(updates) {
+            let problem = format!(
+                "is {updates}: {samples} samples = {} × {updates} + {} cannot be shared out in equal minibatches",
+                samples / updates,
+                samples % updates
+            );
+            r.problem("rl.updates_per_epoch", problem);
+        }
+        if algorithm == Algorithm::DdpoSf && updates > 1 {
+            let problem = format!(
+                "is {updates}: expected 1, since ddpo-sf's gradient holds for fresh samples only"
+            );
+            r.problem("rl.updates_per_epoch", problem);
+        }
+        if self.stats_min_count > self.stats_buffer_size {
+            let problem = format!(
+                "is {}: a buffer of {} never holds so many",
+                self.stats_min_count, self.stats_buffer_size
+            );
+            r.problem("rl.stats.min_count", problem);
+        }
+    }
+}
