@@ -1,6 +1,7 @@
 //! Starts `ddpo` as a user does, for the end-to-end checks in `tests/`.
 
 pub mod chat_server;
+pub mod full_size;
 pub mod runs;
 
 use std::ffi::OsStr;
