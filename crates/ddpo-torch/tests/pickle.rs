@@ -295,6 +295,11 @@ fn an_archive_that_torch_would_not_write_is_refused() {
     for keep in (4..whole.len()).step_by(7) {
         refused(&whole[..keep], "its archive is damaged");
     }
+    // torch 1.5 begins with a pickle of its magic number.
+    let old = Pickle::new()
+        .raw(&[0x8a, 10])
+        .raw(b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.");
+    refused(&old.0, "it is from before torch 1.6");
     let long = Pickle::new().raw(&vec![b'N'; 5 << 20]).raw(b".");
     refused(&archive(&long.0), "bytes, at most");
 }

@@ -24,6 +24,8 @@ use crate::{Error, Result};
 
 /// The first bytes of every zip archive.
 const MAGIC: &[u8] = b"PK\x03\x04";
+/// The first bytes of what torch wrote before 1.6: pickles one after another, and no archive.
+const OLD_MAGIC: &[u8] = &[0x80, 2, 0x8a, 0x0a];
 /// The longest pickle that is run: a tensor takes about 100 bytes of it.
 const MAX_PICKLE: u64 = 4 << 20;
 
@@ -57,10 +59,15 @@ impl Archive {
         let n_bytes = file.metadata().map_err(io("read"))?.len();
         let mut first = vec![0; n_bytes.min(MAGIC.len() as u64) as usize];
         file.read_exact_at(&mut first, 0).map_err(io("read"))?;
+        let name = path.display().to_string();
+        if first == OLD_MAGIC {
+            let reason =
+                "it is from before torch 1.6: load and save it with a newer one".to_owned();
+            return Err(Error::Refused { file: name, reason });
+        }
         if first != MAGIC {
             return Ok(None);
         }
-        let name = path.display().to_string();
         match read(BufReader::new(&file), n_bytes) {
             Ok(tensors) => Ok(Some(Self {
                 name,
