@@ -99,6 +99,11 @@ impl AestheticModel {
         self.of_pixels(&self.images.differentiable(images))
     }
 
+    /// What the tower is given.
+    pub fn rescaling(&self) -> Rescaling {
+        self.rescaling
+    }
+
     fn of_pixels(&self, pixels: &Tensor) -> Tensor {
         let pixels = match self.rescaling {
             Rescaling::Once => pixels.shallow_clone(),

@@ -1,0 +1,212 @@
+//! ImageReward (Xu et al. 2023): what people would prefer, of a prompt and a picture.
+
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+
+use ddpo_clip::{ClipImages, Crop};
+use ddpo_torch::{Scope, Store};
+use tch::{Device, Kind, Tensor};
+
+use crate::bert::{Bert, BertConfig};
+use crate::layers::Sizes;
+use crate::vit::{BlipVision, BlipVisionConfig};
+use crate::{AffineHead, Error, Result, TextTokenizer};
+
+/// Mean and standard deviation of the head's output over the training set (THUDM/ImageReward, `ImageReward.py`).
+const MEAN: f64 = 0.167_173_628_300_524_26;
+const STD: f64 = 1.033_339_496_605_407_2;
+/// Tokens of a prompt, `[CLS]` and `[SEP]` included; what is longer loses its end (the same file).
+const MAX_TOKENS: usize = 35;
+
+/// Sizes of the network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageRewardConfig {
+    /// The image tower.
+    pub vision: BlipVisionConfig,
+    /// Rows of the text encoder's token table.
+    pub vocab_size: i64,
+    /// Rows of its position table.
+    pub max_positions: i64,
+    /// Width of its tokens.
+    pub width: i64,
+    /// Width inside each of its MLPs.
+    pub inner: i64,
+    /// Its layers.
+    pub n_layers: i64,
+    /// Its heads; divides [`width`](Self::width).
+    pub n_heads: i64,
+}
+
+impl ImageRewardConfig {
+    /// ImageReward-v1.0: BLIP with ViT-L/16 at 224 pixels (`ImageReward.py`, `med_config.json`).
+    pub fn v1_0() -> Self {
+        Self {
+            vision: BlipVisionConfig {
+                width: 1024,
+                inner: 4096,
+                n_layers: 24,
+                n_heads: 16,
+                image_size: 224,
+                patch_size: 16,
+            },
+            vocab_size: 30524,
+            max_positions: 512,
+            width: 768,
+            inner: 3072,
+            n_layers: 12,
+            n_heads: 12,
+        }
+    }
+}
+
+/// BLIP's image tower, its text encoder that attends to the picture in every layer, and a linear head on `[CLS]`:
+/// about -2.3 to 2, mean 0 and standard deviation 1 over the pictures it was trained on, more is better.
+pub struct ImageReward {
+    vision: BlipVision,
+    text: Bert,
+    head: AffineHead,
+    tokenizer: TextTokenizer,
+    images: ClipImages,
+}
+
+impl ImageReward {
+    /// Takes its weights from `scope`, in the names of `ImageReward.pt`.
+    ///
+    /// Weights that are missing or misshapen are reported by the scope's [`finish`](ddpo_torch::Store::finish).
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the tokenizer gives ids that the text encoder has no rows for, or sizes are
+    /// impossible.
+    pub fn new(
+        scope: &Scope<'_>,
+        config: &ImageRewardConfig,
+        tokenizer: TextTokenizer,
+    ) -> Result<Self> {
+        let mismatch = |reason: String| Error::Mismatch { reason };
+        let (ids, rows) = (tokenizer.vocab_size() as i64, config.vocab_size);
+        if ids > rows {
+            return Err(mismatch(format!(
+                "the tokenizer gives {ids} ids, there are {rows} embeddings"
+            )));
+        }
+        let size = u32::try_from(config.vision.image_size).ok();
+        let size = size
+            .and_then(NonZero::new)
+            .ok_or_else(|| mismatch(format!("pictures of {} pixels", config.vision.image_size)))?;
+        let blip = scope / "blip";
+        let text = BertConfig {
+            vocab_size: config.vocab_size,
+            max_positions: config.max_positions,
+            n_types: 0,
+            n_layers: config.n_layers,
+            sizes: Sizes {
+                width: config.width,
+                inner: config.inner,
+                n_heads: config.n_heads,
+                eps: 1e-12,
+            },
+            memory_width: Some(config.vision.width),
+        };
+        Ok(Self {
+            vision: BlipVision::new(&(&blip / "visual_encoder"), &config.vision),
+            text: Bert::new(&(&blip / "text_encoder"), &text),
+            head: AffineHead::new(&(scope / "mlp"), config.width),
+            tokenizer,
+            images: ClipImages {
+                size,
+                crop: Crop::HalfEven,
+            },
+        })
+    }
+
+    /// Reads `ImageReward.pt` (or the same tensors as `ImageReward.safetensors`) and the tokenizer of
+    /// `bert-base-uncased` (`vocab.txt` or `tokenizer.json`) from one folder.
+    ///
+    /// # Errors
+    /// [`Error::NoTokenizer`], [`Error::Io`], [`Error::Damaged`] or [`Error::Torch`], each with the file.
+    pub fn open(
+        folder: &Path,
+        config: &ImageRewardConfig,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self> {
+        let tokenizer = TextTokenizer::open(folder, config.max_positions)?;
+        let store = Store::open(&weights_file(folder), device, kind)?.with_unneeded(|name| {
+            // BLIP's own heads, which ImageReward keeps and does not use.
+            ["blip.vision_proj.", "blip.text_proj."]
+                .iter()
+                .any(|head| name.starts_with(head))
+        });
+        let model = Self::new(&store.root(), config, tokenizer)?;
+        store.finish()?;
+        Ok(model)
+    }
+
+    /// The score of one picture, `height` rows of `width` pixels, RGB.
+    ///
+    /// # Errors
+    /// [`Error::Text`] where the tokenizer refuses the prompt; [`ddpo_clip::Error::Picture`] unless there are
+    /// `height * width * 3` bytes and at least one pixel.
+    pub fn score(&self, prompt: &str, rgb: &[u8], height: usize, width: usize) -> Result<f32> {
+        let pixels = self.images.pixels(rgb, height, width)?;
+        if pixels.size()[0] != 1 {
+            let reason = format!(
+                "{} bytes are not one picture of {width}x{height}",
+                rgb.len()
+            );
+            return Err(ddpo_clip::Error::Picture { reason }.into());
+        }
+        let ids = self.tokens(prompt)?;
+        let score = tch::no_grad(|| self.of_pixels(&ids, &pixels));
+        Ok(score.double_value(&[0]) as f32)
+    }
+
+    /// The scores of pictures as tensors, differentiable: what guidance follows. It differs from
+    /// [`score`](Self::score) by the rounding to bytes.
+    ///
+    /// # Shapes
+    /// - `images`: `[batch, 3, height, width]` in [0, 1], any device
+    /// - returns: `[batch]`, f32, on the weights' device
+    ///
+    /// # Errors
+    /// [`Error::Text`] where the tokenizer refuses the prompt.
+    pub fn differentiable(&self, prompt: &str, images: &Tensor) -> Result<Tensor> {
+        let ids = self.tokens(prompt)?;
+        let ids = ids.expand([images.size()[0], -1], false);
+        Ok(self.of_pixels(&ids, &self.images.differentiable(images)))
+    }
+
+    /// The image tower's embedding, what each block makes of it, and that after its last norm; and the text
+    /// encoder's embedding and what each layer makes of it.
+    ///
+    /// # Shapes
+    /// - `ids`: `[batch, tokens]`, i64
+    /// - `pixels`: `[batch, 3, image_size, image_size]`, as [`ClipImages`] gives them
+    /// - returns: `[batch, 1 + patches, vision width]` each, and `[batch, tokens, width]` each
+    pub fn states(&self, ids: &Tensor, pixels: &Tensor) -> (Vec<Tensor>, Vec<Tensor>) {
+        let vision = self.vision.states(pixels);
+        let text = self.text.states(ids, vision.last());
+        (vision, text)
+    }
+
+    /// Without padding: the reference pads to 35 tokens and masks them, which changes nothing.
+    fn tokens(&self, prompt: &str) -> Result<Tensor> {
+        let ids = self.tokenizer.encode_up_to(prompt, MAX_TOKENS)?;
+        Ok(Tensor::from_slice(&ids).unsqueeze(0))
+    }
+
+    fn of_pixels(&self, ids: &Tensor, pixels: &Tensor) -> Tensor {
+        let seen = self.vision.forward(pixels);
+        let text = self.text.forward(ids, Some(&seen));
+        (self.head.forward(&text.select(1, 0)) - MEAN) / STD
+    }
+}
+
+/// The file of the weights.
+fn weights_file(folder: &Path) -> PathBuf {
+    let safe = folder.join("ImageReward.safetensors");
+    match safe.exists() {
+        true => safe,
+        false => folder.join("ImageReward.pt"),
+    }
+}
