@@ -13,6 +13,7 @@ mod folder;
 mod hub;
 mod manifest;
 mod model;
+mod networks;
 mod parallel;
 mod plan;
 mod probe;

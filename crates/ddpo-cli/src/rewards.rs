@@ -2,12 +2,14 @@
 
 use ddpo_reward::vlm::{Chat, ChatConfig};
 use ddpo_reward::{
-    Cached, Colourfulness, CommandReward, Composite, JpegCompressibility, JpegIncompressibility,
-    Missing, Part, Reward, RewardError, RewardInfo, VlmBertScore, Vqa,
+    Aesthetic, Cached, Colourfulness, CommandReward, Composite, ImageRewardScore,
+    JpegCompressibility, JpegIncompressibility, Missing, Part, Reward, RewardError, RewardInfo,
+    VlmBertScore, Vqa,
 };
 
 use crate::config::{CachePlan, RewardKind, RewardPlan, VlmPlan};
 use crate::failure::{Exit, Failure, OrExit, Result};
+use crate::networks;
 use crate::similarity::Encoder;
 
 /// Rewards for the threads that score batches of so many pictures.
@@ -22,9 +24,12 @@ pub fn copies(plan: &RewardPlan, batch: usize) -> Result<Vec<Box<dyn Reward>>> {
         encoder: plan.kind.encoder().map(Encoder::open).transpose()?,
         cache: plan.cache.as_ref(),
     };
-    (0..plan.threads.max(n))
-        .map(|_| maker.make(&plan.kind))
-        .collect()
+    // A network is in memory once, and libtorch spreads its work over threads by itself.
+    let threads = match plan.kind.computes() {
+        true => 1,
+        false => plan.threads.max(n),
+    };
+    (0..threads).map(|_| maker.make(&plan.kind)).collect()
 }
 
 /// The exit code for what a reward reports: bad prompts are the caller's.
@@ -53,6 +58,8 @@ impl Maker<'_> {
                 Box::new(JpegIncompressibility::new().or_exit(Exit::Reward, doing)?)
             }
             RewardKind::Colourfulness => Box::new(Colourfulness),
+            RewardKind::Aesthetic(plan, rescaling) => networks::aesthetic(plan, *rescaling)?,
+            RewardKind::ImageReward(plan) => networks::image_reward(plan)?,
             RewardKind::VlmBertScore(vlm, wording, plan) => {
                 let encoder = match &self.encoder {
                     Some(shared) => shared.clone(),
@@ -147,6 +154,8 @@ pub fn info(name: &str) -> Option<RewardInfo> {
         JpegCompressibility::NAME => ("negative JPEG size", "kB"),
         JpegIncompressibility::NAME => ("JPEG size", "kB"),
         Colourfulness::NAME => ("colourfulness", ""),
+        Aesthetic::NAME => return Some(Aesthetic::quantity()),
+        ImageRewardScore::NAME => return Some(ImageRewardScore::quantity()),
         VlmBertScore::NAME => return Some(VlmBertScore::quantity()),
         Vqa::COUNTING | Vqa::OF_EVERY_PROMPT => return Some(Vqa::quantity()),
         CommandReward::NAME => return Some(CommandReward::quantity()),

@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "aesthetic")]
+pub mod aesthetic;
 #[cfg(feature = "cache")]
 pub mod cache;
 pub mod colourfulness;
@@ -7,9 +9,13 @@ pub mod colourfulness;
 pub mod command;
 mod composite;
 mod error;
+#[cfg(feature = "image-reward")]
+pub mod image_reward;
 mod images;
 #[cfg(feature = "jpeg")]
 pub mod jpeg;
+#[cfg(any(feature = "aesthetic", feature = "image-reward"))]
+mod networks;
 #[cfg(any(feature = "vlm", feature = "command"))]
 mod png;
 pub mod prompts;
@@ -20,6 +26,8 @@ pub mod vlm;
 #[cfg(feature = "dev")]
 pub mod dev;
 
+#[cfg(feature = "aesthetic")]
+pub use aesthetic::Aesthetic;
 #[cfg(feature = "cache")]
 pub use cache::{Cached, Missing};
 pub use colourfulness::Colourfulness;
@@ -27,6 +35,8 @@ pub use colourfulness::Colourfulness;
 pub use command::{CommandConfig, CommandReward};
 pub use composite::{Composite, Part};
 pub use error::{Result, RewardError};
+#[cfg(feature = "image-reward")]
+pub use image_reward::ImageRewardScore;
 pub use images::{Images, Prompt};
 #[cfg(feature = "jpeg")]
 pub use jpeg::{JpegCompressibility, JpegIncompressibility};

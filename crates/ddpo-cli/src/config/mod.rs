@@ -7,6 +7,7 @@
 mod ddpo;
 mod layers;
 mod method;
+mod networks;
 mod plan;
 mod reader;
 mod reward;
@@ -17,6 +18,7 @@ mod services;
 pub use ddpo::DdpoPlan;
 pub use layers::Source;
 pub use method::{Algorithm, Method};
+pub use networks::NetworkPlan;
 pub use plan::{ClaimRow, DTYPES, EvalPlan, ModelSource, Plan, PolicyPlan, ProgressPlan, Train};
 pub use reader::Entry;
 pub use reward::{RewardKind, RewardPlan};

@@ -6,12 +6,14 @@
 
 use std::time::Duration;
 
+use ddpo_encoder::Rescaling;
 use ddpo_reward::prompts::PromptSet;
 use ddpo_reward::vlm::{Question, Wording, counting_questions};
-use ddpo_reward::{CommandReward, Composite, VlmBertScore, Vqa};
+use ddpo_reward::{Aesthetic, CommandReward, Composite, ImageRewardScore, VlmBertScore, Vqa};
 use ddpo_train::Retry;
 
 use super::layers::reward_layer;
+use super::networks::{self, NetworkPlan};
 use super::reader::Reader;
 use super::services::{self, CachePlan, CommandPlan, EncoderPlan, VlmPlan};
 use crate::failure::Result;
@@ -37,6 +39,10 @@ pub enum RewardKind {
     JpegIncompressibility,
     /// Hasler and Süsstrunk 2003.
     Colourfulness,
+    /// LAION's score.
+    Aesthetic(NetworkPlan, Rescaling),
+    /// What people would prefer.
+    ImageReward(NetworkPlan),
     /// How many, and which animal.
     VlmCounting(VlmPlan),
     /// BERTScore recall of the prompt in a description.
@@ -55,7 +61,7 @@ pub enum RewardKind {
 }
 
 /// Keys below `reward.` that only some kinds read.
-const KEYS_OF_KINDS: [&str; 23] = [
+const KEYS_OF_KINDS: [&str; 28] = [
     "reward.vlm.url",
     "reward.vlm.model",
     "reward.vlm.api_key_env",
@@ -79,14 +85,21 @@ const KEYS_OF_KINDS: [&str; 23] = [
     "reward.normalise_parts",
     "reward.cache",
     "reward.offline",
+    "reward.device",
+    "reward.dtype",
+    "reward.weights.aesthetic",
+    "reward.weights.image_reward",
+    "reward.twice_rescaled",
 ];
 
 impl RewardKind {
     /// Names in configurations and for `ddpo score --reward`.
-    pub const NAMES: [&'static str; 8] = [
+    pub const NAMES: [&'static str; 10] = [
         "jpeg-compressibility",
         "jpeg-incompressibility",
         "colourfulness",
+        Aesthetic::NAME,
+        ImageRewardScore::NAME,
         VlmBertScore::NAME,
         Vqa::COUNTING,
         Vqa::OF_EVERY_PROMPT,
@@ -100,6 +113,8 @@ impl RewardKind {
             Self::JpegCompressibility => "jpeg-compressibility",
             Self::JpegIncompressibility => "jpeg-incompressibility",
             Self::Colourfulness => "colourfulness",
+            Self::Aesthetic(..) => Aesthetic::NAME,
+            Self::ImageReward(_) => ImageRewardScore::NAME,
             Self::VlmBertScore(..) => VlmBertScore::NAME,
             Self::VlmCounting(_) => Vqa::COUNTING,
             Self::VlmVqa(..) => Vqa::OF_EVERY_PROMPT,
@@ -113,6 +128,11 @@ impl RewardKind {
         match name {
             "jpeg-incompressibility" => Self::JpegIncompressibility,
             "colourfulness" => Self::Colourfulness,
+            Aesthetic::NAME => {
+                let (network, rescaling) = networks::aesthetic(r);
+                Self::Aesthetic(network, rescaling)
+            }
+            ImageRewardScore::NAME => Self::ImageReward(networks::image_reward(r)),
             VlmBertScore::NAME => {
                 Self::VlmBertScore(services::vlm(r), services::wording(r), services::encoder(r))
             }
@@ -139,6 +159,12 @@ impl RewardKind {
     pub fn asks(&self) -> bool {
         let asks = |kind: &&Self| kind.vlm().is_some() || matches!(kind, Self::Command(_));
         self.leaves().iter().any(asks)
+    }
+
+    /// Whether pictures are looked at by a network here: libtorch has threads of its own.
+    pub fn computes(&self) -> bool {
+        let looks = |kind: &&Self| matches!(kind, Self::Aesthetic(..) | Self::ImageReward(_));
+        self.leaves().iter().any(looks)
     }
 
     /// The chat server that is asked.

@@ -76,20 +76,13 @@ fn stable_diffusion_presets_have_the_numbers_of_their_sources() {
     ];
     for (preset, name, epochs, updates, buffer) in rows {
         for (algorithm, updates) in [("ddpo-is", updates), ("ddpo-sf", 1)] {
-            let plan = match under(name, preset, algorithm) {
-                Ok(plan) => plan,
-                // Until there is such a reward, the configuration says so instead of taking another.
-                Err(failure) if name == "aesthetic" => {
-                    let known = RewardKind::NAMES.contains(&name);
-                    let text = failure.to_string();
-                    assert!(
-                        !known && text.contains("`reward.kind` is \"aesthetic\": expected one of"),
-                        "{text}"
-                    );
-                    continue;
-                }
-                Err(failure) => unreachable!("{preset} {name}: {failure}"),
-            };
+            let plan = under(name, preset, algorithm).unwrap_or_else(|failure| {
+                unreachable!("{preset} {name}: {failure}");
+            });
+            let networks = ["reward.device", "reward.weights.aesthetic"];
+            let read = |key: &&&str| plan.entries.iter().any(|entry| entry.key == ***key);
+            let n_read = networks.iter().filter(read).count();
+            assert_eq!(n_read, if name == "aesthetic" { 2 } else { 0 });
             assert_eq!(plan.stands_in_for, None);
             let prompts = match name {
                 "aesthetic" => "animals",

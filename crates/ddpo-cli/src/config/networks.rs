@@ -1,0 +1,50 @@
+//! Keys of `[reward]` for rewards that networks compute here.
+
+use std::path::PathBuf;
+
+use ddpo_encoder::Rescaling;
+use tch::Kind;
+
+use super::plan::DTYPES;
+use super::reader::Reader;
+
+/// A network and where it runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetworkPlan {
+    /// Where its files are.
+    pub folder: PathBuf,
+    /// Not looked for yet.
+    pub device: String,
+    /// Of weights and compute.
+    pub dtype: Kind,
+}
+
+/// `reward.weights.aesthetic` and what else `aesthetic` needs.
+pub(super) fn aesthetic(r: &mut Reader) -> (NetworkPlan, Rescaling) {
+    let twice = r.get("reward.twice_rescaled", "true or false");
+    let rescaling = match twice {
+        true => Rescaling::Twice,
+        false => Rescaling::Once,
+    };
+    (network(r, "reward.weights.aesthetic"), rescaling)
+}
+
+/// `reward.weights.image_reward`.
+pub(super) fn image_reward(r: &mut Reader) -> NetworkPlan {
+    network(r, "reward.weights.image_reward")
+}
+
+fn network(r: &mut Reader, key: &str) -> NetworkPlan {
+    let folder: String = r.get(key, "a folder");
+    let device: String = r.get("reward.device", "cpu or cuda:N");
+    if let Err(error) = ddpo_torch::parse_device(&device)
+        && r.is_set("reward.device")
+    {
+        r.problem("reward.device", format!("is \"{device}\": {error}"));
+    }
+    NetworkPlan {
+        folder: folder.into(),
+        device,
+        dtype: r.choice("reward.dtype", &DTYPES),
+    }
+}
