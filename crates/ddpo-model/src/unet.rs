@@ -38,7 +38,7 @@ impl Unet {
     /// Takes its tensors from `scope` under diffusers' names.
     ///
     /// # Errors
-    /// [`Error::Config`] for what is not built.
+    /// [`crate::Error::Config`] for what is not built.
     pub fn new(scope: &Scope<'_>, config: &UnetConfig) -> Result<Self> {
         config.check()?;
         let first = config.block_out_channels[0];
