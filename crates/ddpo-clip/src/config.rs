@@ -141,38 +141,59 @@ impl ClipTextConfig {
     /// # Errors
     /// [`Error::Config`] with the first key at fault.
     pub fn check(&self, file: &str) -> Result<()> {
-        let fault = |key, reason: String| {
-            Err(Error::Config {
-                file: file.to_owned(),
-                key,
-                reason,
-            })
-        };
-        for (key, value) in [
+        let sizes = Sizes { file };
+        sizes.positive(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
             ("num_hidden_layers", self.num_hidden_layers),
             ("num_attention_heads", self.num_attention_heads),
             ("max_position_embeddings", self.max_position_embeddings),
-        ] {
-            if value < 1 {
-                return fault(key, format!("is {value}, expected at least 1"));
-            }
+        ])?;
+        sizes.divides(
+            ("num_attention_heads", self.num_attention_heads),
+            ("hidden_size", self.hidden_size),
+        )?;
+        sizes.eps(self.layer_norm_eps)
+    }
+}
+
+/// What the configurations of both towers are held to.
+pub(crate) struct Sizes<'a> {
+    /// The name in errors.
+    pub(crate) file: &'a str,
+}
+
+impl Sizes<'_> {
+    fn fault(&self, key: &'static str, reason: String) -> Result<()> {
+        let file = self.file.to_owned();
+        Err(Error::Config { file, key, reason })
+    }
+
+    pub(crate) fn positive(&self, sizes: &[(&'static str, i64)]) -> Result<()> {
+        match sizes.iter().find(|(_, value)| *value < 1) {
+            Some((key, value)) => self.fault(key, format!("is {value}, expected at least 1")),
+            None => Ok(()),
         }
-        if self.hidden_size % self.num_attention_heads != 0 {
-            return fault(
-                "num_attention_heads",
-                format!(
-                    "is {}, which does not divide `hidden_size` = {}",
-                    self.num_attention_heads, self.hidden_size
-                ),
-            );
+    }
+
+    pub(crate) fn divides(
+        &self,
+        (key, divisor): (&'static str, i64),
+        (whole_key, whole): (&str, i64),
+    ) -> Result<()> {
+        if whole % divisor == 0 {
+            return Ok(());
         }
-        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps > 0.0) {
-            let reason = format!("is {}, expected a positive number", self.layer_norm_eps);
-            return fault("layer_norm_eps", reason);
+        let reason = format!("is {divisor}, which does not divide `{whole_key}` = {whole}");
+        self.fault(key, reason)
+    }
+
+    pub(crate) fn eps(&self, layer_norm_eps: f64) -> Result<()> {
+        if layer_norm_eps.is_finite() && layer_norm_eps > 0.0 {
+            return Ok(());
         }
-        Ok(())
+        let reason = format!("is {layer_norm_eps}, expected a positive number");
+        self.fault("layer_norm_eps", reason)
     }
 }

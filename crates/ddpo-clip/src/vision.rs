@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::block::{Block, BlockConfig};
+use crate::config::Sizes;
 use crate::files::read;
 use crate::{Activation, Error, Result};
 
@@ -122,14 +123,8 @@ impl ClipVisionConfig {
     /// # Errors
     /// [`Error::Config`] with the first key at fault.
     pub fn check(&self, file: &str) -> Result<()> {
-        let fault = |key, reason: String| {
-            Err(Error::Config {
-                file: file.to_owned(),
-                key,
-                reason,
-            })
-        };
-        for (key, value) in [
+        let sizes = Sizes { file };
+        sizes.positive(&[
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
             ("projection_dim", self.projection_dim),
@@ -137,30 +132,16 @@ impl ClipVisionConfig {
             ("num_attention_heads", self.num_attention_heads),
             ("image_size", self.image_size),
             ("patch_size", self.patch_size),
-        ] {
-            if value < 1 {
-                return fault(key, format!("is {value}, expected at least 1"));
-            }
-        }
-        for (key, divisor, whole_key, whole) in [
-            (
-                "num_attention_heads",
-                self.num_attention_heads,
-                "hidden_size",
-                self.hidden_size,
-            ),
-            ("patch_size", self.patch_size, "image_size", self.image_size),
-        ] {
-            if whole % divisor != 0 {
-                let reason = format!("is {divisor}, which does not divide `{whole_key}` = {whole}");
-                return fault(key, reason);
-            }
-        }
-        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps > 0.0) {
-            let reason = format!("is {}, expected a positive number", self.layer_norm_eps);
-            return fault("layer_norm_eps", reason);
-        }
-        Ok(())
+        ])?;
+        sizes.divides(
+            ("num_attention_heads", self.num_attention_heads),
+            ("hidden_size", self.hidden_size),
+        )?;
+        sizes.divides(
+            ("patch_size", self.patch_size),
+            ("image_size", self.image_size),
+        )?;
+        sizes.eps(self.layer_norm_eps)
     }
 
     /// Patches of a picture.
