@@ -119,8 +119,8 @@ pub fn of_plan(plan: &Plan, uncond: Option<Tensor>) -> Result<Model> {
     Model::new(whole, guidance, uncond, |unet| trained(unet, plan))
 }
 
-/// The model of a plan before training, guided as the policy is in training: divergence is measured between what
-/// is trained and what it was.
+/// The model of a plan before training, guided and computed with as the policy is in training: divergence is
+/// measured between what is trained and what it was, and is 0 before the first update.
 pub fn untrained(plan: &Plan) -> Result<Model> {
     let from = &plan.model;
     let whole = open(&from.source, from.device, from.weights(&plan.policy.train))?;
@@ -131,7 +131,14 @@ pub fn untrained(plan: &Plan) -> Result<Model> {
         },
         in_training: true,
     };
-    Model::new(whole, guidance, None, |unet| frozen(unet, None))
+    Model::new(whole, guidance, None, |unet| {
+        let policy = frozen(unet, None)?;
+        match plan.policy.train {
+            Train::Full => policy.with_autocast(from.dtype),
+            Train::Lora { .. } => Ok(policy),
+        }
+        .or_exit(Exit::Config, "the policy before training cannot be made")
+    })
 }
 
 /// The adapter that a plan trains; diffusers' own if it trains none.
