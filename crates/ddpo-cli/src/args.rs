@@ -24,20 +24,40 @@ pub struct Cli {
 #[derive(Subcommand)]
 pub enum Command {
     /// Prints a configuration as it would be run, with the source of every key and the derived counts
+    #[command(
+        after_help = "Example: ddpo plan configs/compressibility.toml --set rl.algorithm=rwr"
+    )]
     Plan(PlanArgs),
     /// Trains as a configuration says
+    #[command(
+        after_help = "Example: ddpo run configs/aesthetic.toml --set run.epochs=20 --out runs/longer"
+    )]
     Run(RunArgs),
     /// Runs an experiment: every algorithm, every seed, one report, all claims
+    #[command(
+        after_help = "Example: ddpo reproduce configs/compressibility.toml --algorithms ddpo-is,rwr --seeds 3"
+    )]
     Reproduce(ReproduceArgs),
     /// Samples pictures from a model
+    #[command(
+        after_help = "Example: ddpo sample --model pocket --prompt cat --prompt dog --steps 20 --out pictures"
+    )]
     Sample(SampleArgs),
     /// Scores pictures with a reward
+    #[command(
+        after_help = "Example: ddpo score --reward jpeg-compressibility --images pictures --out scores.csv"
+    )]
     Score(ScoreArgs),
     /// One update from a stored rollout, with its gradients
+    #[command(
+        after_help = "Example: ddpo replay --model pocket --rollout rollout.safetensors --set sampler.guidance_scale=5 --out update"
+    )]
     Replay(ReplayArgs),
     /// Writes the report of one or several runs
+    #[command(after_help = "Example: ddpo report runs/compressibility --out report.html")]
     Report(ReportArgs),
     /// Writes what a run has learned in the files that diffusers reads
+    #[command(after_help = "Example: ddpo export runs/longer --format diffusers --out model")]
     Export(ExportArgs),
 }
 
@@ -270,6 +290,20 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_example_of_every_command_can_be_typed() {
+        use clap::CommandFactory;
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            let help = command.get_after_help().expect(name).to_string();
+            let line = help.strip_prefix("Example: ").expect(name);
+            assert!(line.starts_with(&format!("ddpo {name} ")), "{line}");
+            if let Err(error) = Cli::try_parse_from(line.split_whitespace()) {
+                unreachable!("{line}: {error}");
+            }
+        }
     }
 
     #[test]
