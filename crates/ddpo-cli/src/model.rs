@@ -14,7 +14,7 @@ use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::hub;
 
 /// The name of the embedded model.
-const POCKET: &str = "pocket";
+pub const POCKET: &str = "pocket";
 
 /// A model that is ready to be trained or sampled from.
 pub struct Model {

@@ -1,11 +1,13 @@
 //! Rewards by name: a closed list for files, traits for people.
 
+use ddpo_pocket::content::JudgeReward;
 use ddpo_reward::vlm::{Chat, ChatConfig};
 use ddpo_reward::{
     Aesthetic, Cached, Colourfulness, CommandReward, Composite, ImageRewardScore,
     JpegCompressibility, JpegIncompressibility, Missing, Part, Reward, RewardError, RewardInfo,
     VlmBertScore, Vqa,
 };
+use tch::Device;
 
 use crate::config::{CachePlan, RewardKind, RewardPlan, VlmPlan};
 use crate::failure::{Exit, Failure, OrExit, Result};
@@ -60,6 +62,9 @@ impl Maker<'_> {
             RewardKind::Colourfulness => Box::new(Colourfulness),
             RewardKind::Aesthetic(plan, rescaling) => networks::aesthetic(plan, *rescaling)?,
             RewardKind::ImageReward(plan) => networks::image_reward(plan)?,
+            RewardKind::Judge => Box::new(
+                JudgeReward::embedded(Device::Cpu).or_exit(Exit::Data, "the reward judge")?,
+            ),
             RewardKind::VlmBertScore(vlm, wording, plan) => {
                 let encoder = match &self.encoder {
                     Some(shared) => shared.clone(),
@@ -138,6 +143,7 @@ pub fn at_hand(name: &str) -> Result<Option<Box<dyn Reward>>> {
         JpegCompressibility::NAME => RewardKind::JpegCompressibility,
         JpegIncompressibility::NAME => RewardKind::JpegIncompressibility,
         Colourfulness::NAME => RewardKind::Colourfulness,
+        JudgeReward::NAME => RewardKind::Judge,
         _ => return Ok(None),
     };
     let maker = Maker {
@@ -156,6 +162,7 @@ pub fn info(name: &str) -> Option<RewardInfo> {
         Colourfulness::NAME => ("colourfulness", ""),
         Aesthetic::NAME => return Some(Aesthetic::quantity()),
         ImageRewardScore::NAME => return Some(ImageRewardScore::quantity()),
+        JudgeReward::NAME => return Some(JudgeReward::quantity()),
         VlmBertScore::NAME => return Some(VlmBertScore::quantity()),
         Vqa::COUNTING | Vqa::OF_EVERY_PROMPT => return Some(Vqa::quantity()),
         CommandReward::NAME => return Some(CommandReward::quantity()),

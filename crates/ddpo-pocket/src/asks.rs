@@ -13,7 +13,7 @@
 
 use ddpo_reward::prompts::{COMMON_ANIMALS, EVERYDAY_OBJECTS, UNSEEN_ANIMALS};
 
-use crate::artwork::{EntityKind, Pack, Set};
+use crate::artwork::{EntityKind, Pack, Set, listed_entities};
 use crate::caption::{NUMBERS, plural};
 use crate::scene::{Activity, Color, Pattern, Place, Size};
 use crate::{Error, Result};
@@ -49,10 +49,25 @@ pub struct Grammar {
 impl Grammar {
     /// The names of everything in `pack` that scenes can be about.
     pub fn new(pack: &Pack) -> Self {
-        let entities = pack.entities().iter().enumerate();
+        Self::of(pack.entities().iter().map(|it| (it.name.as_str(), it.kind)))
+    }
+
+    /// The names of everything in the embedded artwork, none of which is decoded for it.
+    ///
+    /// # Errors
+    /// If the embedded entity list is damaged.
+    pub fn embedded() -> Result<Self> {
+        let listed = listed_entities()?;
+        Ok(Self::of(
+            listed.iter().map(|it| (it.name.as_str(), it.kind)),
+        ))
+    }
+
+    fn of<'a>(entities: impl Iterator<Item = (&'a str, EntityKind)>) -> Self {
         let mut nouns: Vec<_> = entities
-            .filter(|(_, entity)| entity.kind != EntityKind::Prop)
-            .map(|(i, entity)| (entity.name.clone(), plural(&entity.name), i))
+            .enumerate()
+            .filter(|(_, (_, kind))| *kind != EntityKind::Prop)
+            .map(|(i, (name, _))| (name.to_owned(), plural(name), i))
             .collect();
         nouns.sort_by_key(|(name, _, _)| std::cmp::Reverse(name.len()));
         Self { nouns }

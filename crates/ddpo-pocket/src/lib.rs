@@ -2,6 +2,7 @@
 pub mod artwork;
 pub mod asks;
 pub mod caption;
+pub mod content;
 mod embedded;
 mod error;
 pub mod judge;

@@ -187,6 +187,9 @@ pub const DPOK: [&str; 4] = [
     "a dog on the moon",
 ];
 
+/// The prompt of the comparison with universal guidance (Black et al. 2023, table 1), which pocket can draw too.
+pub const WOLF: [&str; 1] = ["wolf"];
+
 /// Scenarios by which the alignment model is shown to generalise: other animals, activities, and things.
 ///
 /// rl-diffusion.github.io, and in part Black et al. 2023, figures 6 and 16. The paper has no figures for them.
@@ -313,7 +316,7 @@ mod tests {
 
     #[test]
     fn sets_have_the_paper_s_sizes_and_no_text_twice() {
-        let sizes = [45, 398, 38, 50, 135, 135, 154, 4, 12, 23, 28];
+        let sizes = [45, 398, 38, 50, 135, 135, 154, 4, 1, 12, 23, 28];
         for (set, n) in PromptSet::ALL.into_iter().zip(sizes) {
             let prompts = set.prompts();
             let texts: HashSet<_> = prompts.iter().map(|p| p.text.to_lowercase()).collect();
@@ -381,11 +384,8 @@ mod tests {
         };
         assert!(part(&POCKET_UNSEEN_ANIMALS, &UNSEEN_ANIMALS));
         assert!(part(&POCKET_OBJECTS, &EVERYDAY_OBJECTS));
-        assert!(
-            COUNTED_ANIMALS
-                .iter()
-                .all(|name| COMMON_ANIMALS.contains(name))
-        );
+        let listed = |name| COMMON_ANIMALS.contains(name);
+        assert!(COUNTED_ANIMALS.iter().chain(&WOLF).all(listed));
     }
 
     #[test]

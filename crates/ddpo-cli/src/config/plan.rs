@@ -243,6 +243,8 @@ impl Plan {
     /// What no single key shows.
     fn check(&self, r: &mut Reader) {
         self.reward.check_prompts(r, "prompts.set", self.prompts);
+        self.reward
+            .check_judge(r, &self.model.source.path, &self.progress.prompts);
         for &set in &self.eval.sets {
             self.reward.check_prompts(r, "eval.sets", set);
         }

@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use ddpo_encoder::Rescaling;
-use ddpo_reward::prompts::PromptSet;
+use ddpo_pocket::content::JudgeReward;
+use ddpo_reward::prompts::{PromptSet, numbered};
 use ddpo_reward::vlm::{Question, Wording, counting_questions};
 use ddpo_reward::{Aesthetic, CommandReward, Composite, ImageRewardScore, VlmBertScore, Vqa};
 use ddpo_train::Retry;
@@ -17,6 +18,7 @@ use super::networks::{self, NetworkPlan};
 use super::reader::Reader;
 use super::services::{self, CachePlan, CommandPlan, EncoderPlan, VlmPlan};
 use crate::failure::Result;
+use crate::model::POCKET;
 
 /// What a picture is worth, ready to be made.
 #[derive(Debug, Clone)]
@@ -43,6 +45,8 @@ pub enum RewardKind {
     Aesthetic(NetworkPlan, Rescaling),
     /// What people would prefer.
     ImageReward(NetworkPlan),
+    /// The pocket world's reward judge.
+    Judge,
     /// How many, and which animal.
     VlmCounting(VlmPlan),
     /// BERTScore recall of the prompt in a description.
@@ -94,12 +98,13 @@ const KEYS_OF_KINDS: [&str; 28] = [
 
 impl RewardKind {
     /// Names in configurations and for `ddpo score --reward`.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 11] = [
         "jpeg-compressibility",
         "jpeg-incompressibility",
         "colourfulness",
         Aesthetic::NAME,
         ImageRewardScore::NAME,
+        JudgeReward::NAME,
         VlmBertScore::NAME,
         Vqa::COUNTING,
         Vqa::OF_EVERY_PROMPT,
@@ -115,6 +120,7 @@ impl RewardKind {
             Self::Colourfulness => "colourfulness",
             Self::Aesthetic(..) => Aesthetic::NAME,
             Self::ImageReward(_) => ImageRewardScore::NAME,
+            Self::Judge => JudgeReward::NAME,
             Self::VlmBertScore(..) => VlmBertScore::NAME,
             Self::VlmCounting(_) => Vqa::COUNTING,
             Self::VlmVqa(..) => Vqa::OF_EVERY_PROMPT,
@@ -133,6 +139,7 @@ impl RewardKind {
                 Self::Aesthetic(network, rescaling)
             }
             ImageRewardScore::NAME => Self::ImageReward(networks::image_reward(r)),
+            JudgeReward::NAME => Self::Judge,
             VlmBertScore::NAME => {
                 Self::VlmBertScore(services::vlm(r), services::wording(r), services::encoder(r))
             }
@@ -163,7 +170,12 @@ impl RewardKind {
 
     /// Whether pictures are looked at by a network here: libtorch has threads of its own.
     pub fn computes(&self) -> bool {
-        let looks = |kind: &&Self| matches!(kind, Self::Aesthetic(..) | Self::ImageReward(_));
+        let looks = |kind: &&Self| {
+            matches!(
+                kind,
+                Self::Aesthetic(..) | Self::ImageReward(_) | Self::Judge
+            )
+        };
         self.leaves().iter().any(looks)
     }
 
@@ -205,20 +217,39 @@ impl RewardPlan {
 
     /// Notes prompts that the reward cannot be asked about.
     pub(super) fn check_prompts(&self, r: &mut Reader, key: &str, set: PromptSet) {
-        let counts = |kind: &&RewardKind| matches!(kind, RewardKind::VlmCounting(_));
-        if !self.kind.leaves().iter().any(counts) {
+        let prompts = set.prompts();
+        for kind in self.kind.leaves() {
+            let bad = match kind {
+                RewardKind::VlmCounting(_) => prompts
+                    .iter()
+                    .find_map(|p| counting_questions(p).err())
+                    .map(|error| format!("vlm-counting cannot count: {error}")),
+                RewardKind::Judge => JudgeReward::check(&prompts)
+                    .err()
+                    .map(|error| format!("judge cannot judge: {error}")),
+                _ => None,
+            };
+            if let Some(error) = bad {
+                r.problem(key, format!("has {}, whose prompts {error}", set.name()));
+            }
+        }
+    }
+
+    /// Notes a model whose pictures the judge cannot look at, and prompts whose pictures a report cannot score.
+    pub(super) fn check_judge(&self, r: &mut Reader, model: &str, progress: &[String]) {
+        if !self.kind.leaves().contains(&&RewardKind::Judge) {
             return;
         }
-        let bad = set
-            .prompts()
-            .iter()
-            .find_map(|p| counting_questions(p).err());
-        if let Some(error) = bad {
+        if model != POCKET {
             let problem = format!(
-                "has {}, whose prompts vlm-counting cannot count: {error}",
-                set.name()
+                "is \"{model}\": the reward judge knows drawings of 64x64 pixels and nothing else, expected \
+                 \"{POCKET}\", or another reward.kind"
             );
-            r.problem(key, problem);
+            r.problem("model.path", problem);
+        }
+        if let Err(error) = JudgeReward::check(&numbered(progress.iter().cloned())) {
+            let problem = format!("has a prompt that judge cannot judge: {error}");
+            r.problem("progress.prompts", problem);
         }
     }
 

@@ -3,6 +3,7 @@ use std::path::Path;
 use super::*;
 use crate::failure::{Exit, Failure};
 
+mod judge;
 mod methods;
 
 const CONFIGS: [&str; 3] = ["compressibility", "incompressibility", "aesthetic"];

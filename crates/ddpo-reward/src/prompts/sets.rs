@@ -2,8 +2,8 @@
 
 use super::{
     ACTIVITIES, COMMON_ANIMALS, COUNTED_ANIMALS, COUNTS, DPOK, EVERYDAY_OBJECTS, PAPER_ACTIVITIES,
-    POCKET_OBJECTS, POCKET_UNSEEN_ANIMALS, UNSEEN_ANIMALS, UNSEEN_SCENARIOS, imagenet_animals,
-    numbered, plural, with_article,
+    POCKET_OBJECTS, POCKET_UNSEEN_ANIMALS, UNSEEN_ANIMALS, UNSEEN_SCENARIOS, WOLF,
+    imagenet_animals, numbered, plural, with_article,
 };
 use crate::Prompt;
 
@@ -27,6 +27,8 @@ pub enum PromptSet {
     Counting,
     /// [`DPOK`].
     Dpok,
+    /// [`WOLF`].
+    Wolf,
     /// [`UNSEEN_SCENARIOS`].
     UnseenScenarios,
     /// [`POCKET_UNSEEN_ANIMALS`], bare.
@@ -37,7 +39,7 @@ pub enum PromptSet {
 
 impl PromptSet {
     /// All sets.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Animals,
         Self::ImagenetAnimals,
         Self::UnseenAnimals,
@@ -46,6 +48,7 @@ impl PromptSet {
         Self::ActivitiesPaper,
         Self::Counting,
         Self::Dpok,
+        Self::Wolf,
         Self::UnseenScenarios,
         Self::PocketUnseenAnimals,
         Self::PocketObjects,
@@ -62,6 +65,7 @@ impl PromptSet {
             Self::ActivitiesPaper => "activities-paper",
             Self::Counting => "counting",
             Self::Dpok => "dpok",
+            Self::Wolf => "wolf",
             Self::UnseenScenarios => "unseen-scenarios",
             Self::PocketUnseenAnimals => "pocket-unseen-animals",
             Self::PocketObjects => "pocket-objects",
@@ -92,6 +96,7 @@ impl PromptSet {
                 COUNTS.map(|count| format!("{count} {many}"))
             })),
             Self::Dpok => numbered(DPOK),
+            Self::Wolf => numbered(WOLF),
             Self::UnseenScenarios => numbered(UNSEEN_SCENARIOS),
             Self::PocketUnseenAnimals => numbered(POCKET_UNSEEN_ANIMALS),
             Self::PocketObjects => numbered(POCKET_OBJECTS),
