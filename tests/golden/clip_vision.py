@@ -2,8 +2,8 @@
 
 Writes `clip_vision/`:
 - `config.json`, `model.safetensors`: the model with projection, as transformers saves it
-- `forward.safetensors`: `pixels`, `last_hidden_state`, `image_embeds`, and `grad`, that of
-  `(image_embeds * probe).sum()` by `pixels`
+- `forward.safetensors`: `pixels`; `state_0`, the tokens before the first block, and `state_1` and `state_2`, those after
+  each; `last_hidden_state`, `image_embeds`, and `grad`, that of `(image_embeds * probe).sum()` by `pixels`
 - `pictures.safetensors`: for each of 50 pictures of odd sizes, made by `picture()` below: `sizes` (height, width),
   `crc32` of the processor's 224 x 224 x 3 bytes, `samples`, its bytes at every 151st place, and for the first
   picture `pixel_values`
@@ -82,7 +82,7 @@ def model():
     generator = torch.Generator().manual_seed(7)
     pixels = torch.randn(3, 3, 32, 32, generator=generator, requires_grad=True)
     probe = torch.randn(3, 24, generator=generator)
-    out = net(pixels)
+    out = net(pixels, output_hidden_states=True)
     (out.image_embeds * probe).sum().backward()
     named = {
         "pixels": pixels,
@@ -91,6 +91,7 @@ def model():
         "image_embeds": out.image_embeds,
         "grad": pixels.grad,
     }
+    named |= {f"state_{i}": state for i, state in enumerate(out.hidden_states)}
     save_file({k: v.detach().clone().contiguous() for k, v in named.items()}, OUT / "forward.safetensors")
 
 

@@ -252,6 +252,25 @@ impl ClipVisionModel {
     /// - `pixels`: as for [`forward`](Self::forward)
     /// - returns: `[batch, 1 + patches, hidden_size]`
     pub fn last_hidden_state(&self, pixels: &Tensor) -> Tensor {
+        let start = self.embed(pixels);
+        self.layers
+            .iter()
+            .fold(start, |x, layer| layer.forward(&x))
+    }
+
+    /// The tokens before the first block and after each, `1 + num_hidden_layers` in all, shapes as of
+    /// [`last_hidden_state`](Self::last_hidden_state).
+    pub fn states(&self, pixels: &Tensor) -> Vec<Tensor> {
+        let mut states = vec![self.embed(pixels)];
+        for layer in &self.layers {
+            let next = layer.forward(&states[states.len() - 1]);
+            states.push(next);
+        }
+        states
+    }
+
+    /// The class token and the patches, with their places, after the first norm.
+    fn embed(&self, pixels: &Tensor) -> Tensor {
         let weight = &self.patch_embedding;
         let pixels = pixels.to_device(weight.device()).to_kind(weight.kind());
         let size = pixels.size();
@@ -273,11 +292,7 @@ impl ClipVisionModel {
             .transpose(1, 2);
         let class = self.class_embedding.expand([size[0], 1, -1], false);
         let x = Tensor::cat(&[class, patches], 1) + &self.position_embedding.weight;
-        let mut x = self.pre_layer_norm.forward(&x);
-        for layer in &self.layers {
-            x = layer.forward(&x);
-        }
-        x
+        self.pre_layer_norm.forward(&x)
     }
 
     /// Pixels along a side of the input.

@@ -77,6 +77,21 @@ fn outputs_and_gradients_are_those_of_transformers() {
     check("gradient", &pixels.grad(), &expected["grad"], 1e-4);
 }
 
+/// The class token and the patches before the first block, and after each.
+#[test]
+fn every_layer_is_that_of_transformers() {
+    let model = ClipVisionModel::open(&golden(), Device::Cpu, Kind::Float).unwrap();
+    let expected = read_all(&golden().join("forward.safetensors")).unwrap();
+    let states = model.states(&expected["pixels"]);
+    let n_layers = expected.keys().filter(|n| n.starts_with("state_")).count();
+    assert_eq!((states.len(), n_layers), (3, 3));
+    for (i, state) in states.iter().enumerate() {
+        let name = format!("state_{i}");
+        check(&name, state, &expected[&name], 1e-5);
+    }
+    check("last", &states[2], &expected["last_hidden_state"], 1e-5);
+}
+
 /// Every byte of every picture: the checksum is of all of them, the samples say how far off they are.
 #[test]
 fn squares_are_pillow_s_byte_for_byte_on_fifty_pictures_of_odd_sizes() {
