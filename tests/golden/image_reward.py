@@ -2,6 +2,7 @@
 
 Writes `image_reward/`:
 - `ImageReward.safetensors`: the weights in the names of `ImageReward.pt`
+- `config.json`: the sizes as transformers saves them
 - `vocab.txt`: the tokenizer of `text_encoders.py`, with the two tokens that BLIP adds
 - `states.safetensors`: `ids`, `pixels`, and the states after the embeddings, each layer and the last norm
 - `scores.json`: prompts and the first pictures of `clip_vision.py`, scored as `ImageReward.score` does: the prompt padded
@@ -19,7 +20,7 @@ from clip_vision import picture, size
 from PIL import Image
 from safetensors.torch import save_file
 from text_encoders import bert_tokenizer
-from transformers import BertTokenizer, BlipTextConfig, BlipVisionConfig, BlipVisionModel
+from transformers import BertTokenizer, BlipConfig, BlipTextConfig, BlipVisionConfig, BlipVisionModel
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
@@ -119,6 +120,8 @@ if __name__ == "__main__":
     tokenizer.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
     vision, text, head = vision(), text(len(tokenizer)), seeded(24, 3)
     save_file(published(vision, text, head), OUT / "ImageReward.safetensors")
+    sizes = BlipConfig(text_config=text.config.to_dict(), vision_config=vision.config.to_dict())
+    sizes.to_json_file(OUT / "config.json")
     generator = torch.Generator().manual_seed(7)
     ids = torch.randint(5, len(tokenizer), (3, 11), generator=generator)
     pixels = torch.randn(3, 3, SIDE, SIDE, generator=generator)

@@ -3,6 +3,7 @@
 pub mod chat_server;
 pub mod full_size;
 pub mod runs;
+pub mod scoring;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -107,7 +108,8 @@ pub fn copy_of_tiny_model(to: &Path) -> PathBuf {
     model
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+/// Copies a folder with all that is in it.
+pub fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("a folder").flatten() {
         let target = to.join(entry.file_name());
@@ -117,6 +119,11 @@ fn copy_folder(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), target).expect("a file");
         }
     }
+}
+
+/// A file or folder that a generator of `tests/golden` made.
+pub fn golden(path: &str) -> PathBuf {
+    root().join("tests/golden").join(path)
 }
 
 /// A path as an argument.

@@ -1,4 +1,4 @@
-//! Models by their name on the hub: fetched once at a pinned revision, checked, and from then on in its cache.
+//! Files of repositories on the model hub: fetched once at a pinned revision, checked, and from then on in its cache.
 //!
 //! The cache is the one that Python's `huggingface_hub` uses too, so whatever either of them has fetched is there
 //! for the other. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` mean what they mean there.
@@ -7,19 +7,19 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use ddpo_model::files::{self, Files};
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use tch::Kind;
 
-use crate::failure::{Exit, Failure, Result};
+mod diffusers;
+
+pub use diffusers::fetch as fetch_model;
 
 /// Revisions that are used when none is named: the last ones of these repositories' `main`.
-const PINNED: [(&str, &str); 2] = [
+const PINNED: [(&str, &str); 7] = [
     (
         "CompVis/stable-diffusion-v1-4",
         "133a221b8aa7292a167afc5127cb63fb5005638b",
@@ -27,6 +27,27 @@ const PINNED: [(&str, &str); 2] = [
     (
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
         "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+    ),
+    (
+        "openai/clip-vit-large-patch14",
+        "32bd64288804d66eefd0ccbe215aa642df71cc41",
+    ),
+    // TRL's copy of LAION's head, which is published outside the hub.
+    (
+        "trl-lib/ddpo-aesthetic-predictor",
+        "cf4bd10345610935a80a5d3be9a3133c50f121e4",
+    ),
+    (
+        "THUDM/ImageReward",
+        "5736be03b2652728fb87788c9797b0570450ab72",
+    ),
+    (
+        "google-bert/bert-base-uncased",
+        "86b5e0934494bd15c9632b12f734a8a67f723594",
+    ),
+    (
+        "microsoft/deberta-xlarge-mnli",
+        "5b07a9086c1dbb79981ff7b05b4d1ad83b3af51c",
     ),
 ];
 
@@ -48,8 +69,8 @@ pub fn is_id(name: &str) -> bool {
 
 /// The revision to use: the one named, else the one that is known for this repository.
 ///
-/// The error is what is wrong with it.
-pub fn revision<'a>(id: &str, named: Option<&'a str>) -> std::result::Result<&'a str, String> {
+/// The error is what is wrong with it; `key` says where one can be named.
+pub fn revision<'a>(id: &str, named: Option<&'a str>, key: &str) -> Result<&'a str, String> {
     let is_commit =
         |r: &str| r.len() == 40 && r.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     match named {
@@ -60,63 +81,56 @@ pub fn revision<'a>(id: &str, named: Option<&'a str>) -> std::result::Result<&'a
         None => {
             let known = PINNED.iter().find(|(pinned, _)| *pinned == id);
             known.map(|(_, revision)| *revision).ok_or_else(|| {
-                "no revision is pinned: model.revision (--revision) must name a commit, 40 hexadecimal digits".into()
+                format!("no revision is pinned: {key} must name a commit, 40 hexadecimal digits")
             })
         }
     }
 }
 
-/// A folder with everything that loading the model with a UNet in `kind` needs.
-pub fn fetch(id: &str, revision: &str, kind: Kind) -> Result<Files> {
-    let repo = Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned());
-    let cache = Cache::from_env();
-    let folder = cache.path().join(repo.folder_name());
-    let hub = Hub {
-        id,
-        revision,
-        snapshot: folder.join("snapshots").join(revision),
-    };
-    let cached = Files::Folder(hub.snapshot.clone());
-    let lacking = cached.lacking(kind);
-    if lacking.is_empty() {
-        return Ok(cached);
-    }
-    if offline() {
-        // Weights in another kind than the best serve too, where there is no asking for better ones.
-        let lacking = cached.lacking_any(kind);
-        return match lacking.as_slice() {
-            [] => Ok(cached),
-            lacking => Err(hub.absent(&lacking.join(", "), None, "HF_HUB_OFFLINE is set")),
-        };
-    }
-    let mut builder = ApiBuilder::from_env()
-        .with_retries(RETRIES)
-        .with_progress(false);
-    if let Ok(token) = std::env::var("HF_TOKEN") {
-        builder = builder.with_token(Some(token));
-    }
-    let api = builder
-        .build()
-        .map_err(|e| hub.absent(&lacking.join(", "), None, &e.to_string()))?;
-    let api = api.repo(repo);
-    for remote in hub.wanted(&api, &lacking, kind)? {
-        hub.bring(&api, &remote)?;
-    }
-    Ok(cached)
-}
-
 /// As `huggingface_hub` reads it.
-fn offline() -> bool {
+pub fn offline() -> bool {
     let set = std::env::var("HF_HUB_OFFLINE").unwrap_or_default();
     ["1", "ON", "YES", "TRUE"].contains(&set.to_uppercase().as_str())
 }
 
+/// A file that cannot be had: which, how large, and why.
+#[derive(Debug)]
+pub struct Unavailable {
+    /// Its path in the repository, or several.
+    pub file: String,
+    /// Bytes, where the hub has said so.
+    pub size: Option<u64>,
+    /// What the system or the hub says.
+    pub cause: String,
+}
+
+impl Unavailable {
+    /// `cause` of `file`, whose size nobody knows.
+    pub fn new(file: impl Into<String>, cause: impl ToString) -> Self {
+        Self {
+            file: file.into(),
+            size: None,
+            cause: cause.to_string(),
+        }
+    }
+}
+
 /// One repository at one revision.
-struct Hub<'a> {
-    id: &'a str,
-    revision: &'a str,
+#[derive(Debug, Clone)]
+pub struct Repository<'a> {
+    /// Its name, `owner/name`.
+    pub id: &'a str,
+    /// A commit.
+    pub revision: &'a str,
     /// Where its files are in the cache.
-    snapshot: PathBuf,
+    pub snapshot: PathBuf,
+}
+
+/// A repository whose files can be asked for.
+pub struct Online<'a> {
+    of: &'a Repository<'a>,
+    api: ApiRepo,
+    files: Vec<Remote>,
 }
 
 /// What the hub says of a repository.
@@ -127,7 +141,7 @@ struct Listing {
 
 /// What the hub says of a file.
 #[derive(Clone, Deserialize)]
-struct Remote {
+pub struct Remote {
     #[serde(rename = "rfilename")]
     file: String,
     size: Option<u64>,
@@ -140,72 +154,66 @@ struct Lfs {
     sha256: String,
 }
 
-impl Hub<'_> {
-    /// The files to be there, as the hub lists them.
-    fn wanted(&self, api: &ApiRepo, lacking: &[String], kind: Kind) -> Result<Vec<Remote>> {
-        let fail = |cause: &str| self.absent(&lacking.join(", "), None, cause);
-        let response = api
-            .info_request()
-            .query("blobs", "true")
-            .call()
-            .map_err(|e| fail(&explained(&e.to_string())))?;
-        let listing: Listing = response
-            .into_json()
-            .map_err(|e| fail(&format!("the hub's list of files: {e}")))?;
-        let find = |file: &str| listing.siblings.iter().find(|remote| remote.file == file);
-        let mut wanted = Vec::new();
-        for file in files::REQUIRED {
-            let remote = find(file)
-                .ok_or_else(|| self.absent(file, None, "the repository has no such file"))?;
-            wanted.push(remote.clone());
+impl<'a> Repository<'a> {
+    /// Looks for nothing yet.
+    pub fn new(id: &'a str, revision: &'a str) -> Self {
+        let repo = Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned());
+        let folder = Cache::from_env().path().join(repo.folder_name());
+        let snapshot = folder.join("snapshots").join(revision);
+        Self {
+            id,
+            revision,
+            snapshot,
         }
-        wanted.extend(
-            files::OPTIONAL
-                .iter()
-                .filter_map(|file| find(file))
-                .cloned(),
-        );
-        for component in files::COMPONENTS {
-            let candidates = files::candidates(component, files::kind_of(component, kind));
-            let found = candidates.iter().find_map(|c| Some((c, find(&c.file)?)));
-            let Some((candidate, remote)) = found else {
-                let cause = "the repository has no safetensors for it, and pickles are not read";
-                return Err(self.absent(&candidates[0].file, None, cause));
-            };
-            wanted.push(remote.clone());
-            if candidate.is_index {
-                self.bring(api, remote)?;
-                let index = self.snapshot.join(&candidate.file);
-                for file in files::shards(&index)
-                    .map_err(|e| self.absent(&candidate.file, None, &e.to_string()))?
-                {
-                    let path = format!("{component}/{file}");
-                    let remote = find(&path).ok_or_else(|| {
-                        self.absent(&path, None, "the repository has no such file")
-                    })?;
-                    wanted.push(remote.clone());
-                }
-            }
+    }
+
+    /// Asks the hub which files there are.
+    pub fn online(&'a self) -> Result<Online<'a>, Unavailable> {
+        let fail = |cause: &str| Unavailable::new("the list of files", cause);
+        let mut builder = ApiBuilder::from_env()
+            .with_retries(RETRIES)
+            .with_progress(false);
+        if let Ok(token) = std::env::var("HF_TOKEN") {
+            builder = builder.with_token(Some(token));
         }
-        Ok(wanted)
+        let api = builder.build().map_err(|e| fail(&e.to_string()))?;
+        let (id, revision) = (self.id.to_owned(), self.revision.to_owned());
+        let api = api.repo(Repo::with_revision(id, RepoType::Model, revision));
+        let response = api.info_request().query("blobs", "true").call();
+        let response = response.map_err(|e| fail(&explained(&e.to_string())))?;
+        let listing: Listing = response.into_json().map_err(|e| fail(&e.to_string()))?;
+        Ok(Online {
+            of: self,
+            api,
+            files: listing.siblings,
+        })
+    }
+}
+
+impl Online<'_> {
+    /// A file of the repository, if it has one of that name.
+    pub fn find(&self, file: &str) -> Option<&Remote> {
+        self.files.iter().find(|remote| remote.file == file)
     }
 
     /// Fetches a file unless it is there, and checks it.
-    fn bring(&self, api: &ApiRepo, remote: &Remote) -> Result<()> {
-        let target = self.snapshot.join(&remote.file);
+    pub fn bring(&self, remote: &Remote) -> Result<(), Unavailable> {
+        let target = self.of.snapshot.join(&remote.file);
         if target.is_file() {
             return Ok(());
         }
-        let fail = |cause: &str| self.absent(&remote.file, remote.size, cause);
-        let size = remote
-            .size
-            .map(|n| format!(" ({})", HumanBytes(n)))
-            .unwrap_or_default();
+        let fail = |cause: &str| Unavailable {
+            file: remote.file.clone(),
+            size: remote.size,
+            cause: cause.to_owned(),
+        };
+        let size = shown(remote.size);
         eprintln!(
             "fetching {}{size} of {} at {}",
-            remote.file, self.id, self.revision
+            remote.file, self.of.id, self.of.revision
         );
-        let path = api
+        let path = self
+            .api
             .download_with_progress(&remote.file, Bar(ProgressBar::hidden()))
             .map_err(|e| fail(&explained(&e.to_string())))?;
         if path != target {
@@ -228,23 +236,12 @@ impl Hub<'_> {
             "what came has sha256 {actual}, the hub says {expected}; it was removed, try again"
         )))
     }
+}
 
-    /// A file that cannot be had: which, of what, why, and what to do.
-    fn absent(&self, file: &str, size: Option<u64>, cause: &str) -> Failure {
-        let size = size
-            .map(|n| format!(" ({})", HumanBytes(n)))
-            .unwrap_or_default();
-        Failure::new(
-            Exit::Data,
-            format!(
-                "cannot get {file}{size} of {} at revision {}: {cause}; put what is missing into {}, or name a \
-                 folder in the diffusers layout instead",
-                self.id,
-                self.revision,
-                self.snapshot.display()
-            ),
-        )
-    }
+/// A size in brackets, if it is known.
+pub fn shown(size: Option<u64>) -> String {
+    let shown = size.map(|n| format!(" ({})", HumanBytes(n)));
+    shown.unwrap_or_default()
 }
 
 /// The hash that the hub gives of a large file, in its listing or as the name of the blob.
@@ -322,11 +319,16 @@ mod tests {
     #[test]
     fn a_revision_is_a_commit() {
         let commit = PINNED[0].1;
-        assert_eq!(revision("a/b", Some(commit)), Ok(commit));
-        assert_eq!(revision(PINNED[0].0, None), Ok(commit));
-        for branch in ["main", "", &commit[1..], &commit.to_uppercase()] {
-            assert!(revision(PINNED[0].0, Some(branch)).is_err(), "{branch}");
+        assert_eq!(revision("a/b", Some(commit), "key"), Ok(commit));
+        for (id, pinned) in PINNED {
+            let there = revision(id, None, "key").expect(id);
+            assert_eq!(revision(id, Some(there), "key"), Ok(pinned));
         }
-        assert!(revision("a/b", None).is_err());
+        for branch in ["main", "", &commit[1..], &commit.to_uppercase()] {
+            let named = revision(PINNED[0].0, Some(branch), "key");
+            assert!(named.is_err(), "{branch}");
+        }
+        let error = revision("a/b", None, "the key").expect_err("none is pinned");
+        assert!(error.contains("the key must name a commit"), "{error}");
     }
 }

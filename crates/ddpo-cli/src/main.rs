@@ -30,6 +30,7 @@ mod stop;
 mod suggest;
 mod train;
 mod watch;
+mod weights;
 
 use args::{Cli, Command};
 use failure::{Exit, Result};

@@ -15,6 +15,8 @@ use crate::hub;
 
 /// The name of the embedded model.
 pub const POCKET: &str = "pocket";
+/// What names the revision of a model on the hub.
+const REVISION: &str = "model.revision (--revision)";
 
 /// A model that is ready to be trained or sampled from.
 pub struct Model {
@@ -192,8 +194,8 @@ fn files(source: &ModelSource, kind: Kind) -> Result<Files> {
         let message = format!("model `{path}` is no folder: {expected}");
         return Err(Failure::new(Exit::Data, message));
     }
-    match hub::revision(path, source.revision.as_deref()) {
-        Ok(revision) => hub::fetch(path, revision, kind),
+    match hub::revision(path, source.revision.as_deref(), REVISION) {
+        Ok(revision) => hub::fetch_model(path, revision, kind),
         Err(reason) => {
             let message = format!(
                 "model `{path}` is no folder, and as a name on the hub {reason}; {expected}"
@@ -207,7 +209,7 @@ fn files(source: &ModelSource, kind: Kind) -> Result<Files> {
 pub fn revision(source: &ModelSource) -> Option<&str> {
     let path = source.path.as_str();
     let elsewhere = path == POCKET || Path::new(path).is_dir() || !hub::is_id(path);
-    (!elsewhere).then(|| hub::revision(path, source.revision.as_deref()).ok())?
+    (!elsewhere).then(|| hub::revision(path, source.revision.as_deref(), REVISION).ok())?
 }
 
 /// Samples with guidance and trains without (paper, appendix E.1, the ablation).

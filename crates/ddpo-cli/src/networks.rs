@@ -1,73 +1,102 @@
-//! Rewards that networks compute here: their files, found or asked for.
+//! Rewards that networks compute here: their files, found or fetched.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ddpo_encoder::{AestheticModel, ImageReward, ImageRewardConfig, Rescaling};
 use ddpo_reward::{Aesthetic, ImageRewardScore, Reward};
 use tch::Device;
 
 use crate::config::NetworkPlan;
-use crate::failure::{Exit, Failure, OrExit, Result};
+use crate::failure::{Exit, OrExit, Result};
+use crate::weights::{Found, Needed, Part, Wanted};
 
-/// A file that a network needs.
-struct Needed {
-    /// Any of these, best first.
-    names: &'static [&'static str],
-    size: &'static str,
-    from: &'static str,
-}
-
-const CLIP: &str = "openai/clip-vit-large-patch14 on the model hub";
-const AESTHETIC: [Needed; 3] = [
-    Needed {
-        names: &["config.json"],
-        size: "5 kB",
-        from: CLIP,
+/// CLIP ViT-L/14 and LAION's head. Sizes: as the hub shows them.
+const AESTHETIC: [Part; 2] = [
+    Part {
+        from: "openai/clip-vit-large-patch14",
+        needed: &[
+            Needed {
+                any: &[&["config.json"]],
+                size: "",
+            },
+            Needed {
+                any: &[&["model.safetensors"], &["pytorch_model.bin"]],
+                size: "about 1.7 GB",
+            },
+        ],
+        optional: &[],
+        also: "",
     },
-    Needed {
-        names: &["model.safetensors", "pytorch_model.bin"],
-        size: "1.7 GB",
-        from: CLIP,
-    },
-    Needed {
-        names: &["sac+logos+ava1-l14-linearMSE.pth", "aesthetic-model.pth"],
-        size: "3.7 MB",
-        from: "https://github.com/christophschuhmann/improved-aesthetic-predictor",
+    Part {
+        from: "trl-lib/ddpo-aesthetic-predictor",
+        needed: &[Needed {
+            any: &[
+                &["sac+logos+ava1-l14-linearMSE.pth"],
+                &["aesthetic-model.pth"],
+            ],
+            size: "3.7 MB",
+        }],
+        optional: &[],
+        also: ", or https://github.com/christophschuhmann/improved-aesthetic-predictor",
     },
 ];
-const IMAGE_REWARD: [Needed; 2] = [
-    Needed {
-        names: &["ImageReward.pt", "ImageReward.safetensors"],
-        size: "1.8 GB",
-        from: "THUDM/ImageReward on the model hub",
+
+/// ImageReward-v1.0 and the vocabulary of its text encoder.
+const IMAGE_REWARD: [Part; 2] = [
+    Part {
+        from: "THUDM/ImageReward",
+        needed: &[Needed {
+            any: &[&["ImageReward.safetensors"], &["ImageReward.pt"]],
+            size: "about 1.8 GB",
+        }],
+        optional: &["config.json", "med_config.json"],
+        also: "",
     },
-    Needed {
-        names: &["vocab.txt", "tokenizer.json"],
-        size: "230 kB",
-        from: "bert-base-uncased on the model hub",
+    Part {
+        from: "google-bert/bert-base-uncased",
+        needed: &[Needed {
+            any: &[&["vocab.txt"], &["tokenizer.json"]],
+            size: "about 230 kB",
+        }],
+        optional: &["tokenizer_config.json"],
+        also: "",
     },
 ];
+
 /// LAION's score.
 pub fn aesthetic(plan: &NetworkPlan, rescaling: Rescaling) -> Result<Box<dyn Reward>> {
-    let key = "reward.weights.aesthetic";
-    let found = find(Aesthetic::NAME, key, &plan.folder, &AESTHETIC)?;
+    let found = find(Aesthetic::NAME, "aesthetic", plan, &AESTHETIC)?;
     let device = device(plan)?;
-    let model = AestheticModel::open(&plan.folder, &found[2], rescaling, device, plan.dtype)
+    let clip = &found.folders[0];
+    let head = &found.files[found.files.len() - 1];
+    let model = AestheticModel::open(clip, head, rescaling, device, plan.dtype)
         .or_exit(Exit::Data, doing(Aesthetic::NAME, plan))?;
-    Ok(Box::new(Aesthetic::new(model, version(plan, &found))))
+    Ok(Box::new(Aesthetic::new(model, version(plan, &found.files))))
 }
 
-/// ImageReward-v1.0.
+/// ImageReward-v1.0, or one of other sizes that the folder's `config.json` says.
 pub fn image_reward(plan: &NetworkPlan) -> Result<Box<dyn Reward>> {
-    let key = "reward.weights.image_reward";
-    let found = find(ImageRewardScore::NAME, key, &plan.folder, &IMAGE_REWARD)?;
-    let config = ImageRewardConfig::v1_0();
-    let model = ImageReward::open(&plan.folder, &config, device(plan)?, plan.dtype)
-        .or_exit(Exit::Data, doing(ImageRewardScore::NAME, plan))?;
+    let found = find(ImageRewardScore::NAME, "image_reward", plan, &IMAGE_REWARD)?;
+    let [weights, tokenizer] = [0, 1].map(|part| &found.folders[part]);
+    let device = device(plan)?;
+    let doing = || doing(ImageRewardScore::NAME, plan);
+    let config = ImageRewardConfig::of_folder(weights).or_exit(Exit::Data, doing())?;
+    let model = ImageReward::open(&found.files[0], tokenizer, &config, device, plan.dtype)
+        .or_exit(Exit::Data, doing())?;
     Ok(Box::new(ImageRewardScore::new(
         model,
-        version(plan, &found),
+        version(plan, &found.files),
     )))
+}
+
+fn find(reward: &str, key: &str, plan: &NetworkPlan, parts: &[Part]) -> Result<Found> {
+    let wanted = Wanted {
+        reward,
+        key: &format!("reward.weights.{key}"),
+        named: &plan.weights,
+        parts,
+    };
+    wanted.locate()
 }
 
 fn device(plan: &NetworkPlan) -> Result<Device> {
@@ -75,10 +104,7 @@ fn device(plan: &NetworkPlan) -> Result<Device> {
 }
 
 fn doing(reward: &str, plan: &NetworkPlan) -> String {
-    format!(
-        "cannot read the weights of {reward} in {}",
-        plan.folder.display()
-    )
+    format!("cannot read the weights of {reward} in {}", plan.weights)
 }
 
 /// Tells files from others by their names and sizes; hashing gigabytes at every start would cost more than it buys.
@@ -92,37 +118,14 @@ fn version(plan: &NetworkPlan, files: &[PathBuf]) -> String {
     format!("{} {:?}", files.join(" "), plan.dtype)
 }
 
-/// A path for each file that is needed, or which are missing, from where, how large, and where to put them.
-fn find(reward: &str, key: &str, folder: &Path, needed: &[Needed]) -> Result<Vec<PathBuf>> {
-    let (mut found, mut missing) = (Vec::new(), Vec::new());
-    for file in needed {
-        let mut there = file.names.iter().map(|name| folder.join(name));
-        match there.find(|path| path.is_file()) {
-            Some(path) => found.push(path),
-            None => {
-                let names = file.names.join(" or ");
-                missing.push(format!("{names} ({}; {})", file.size, file.from));
-            }
-        }
-    }
-    if missing.is_empty() {
-        return Ok(found);
-    }
-    let folder = folder.display();
-    Err(Failure::new(
-        Exit::Data,
-        format!(
-            "reward {reward} needs files that are not in {folder}:\n  {}\nput them into {folder}, or name the \
-             folder that has them by `{key}`",
-            missing.join("\n  ")
-        ),
-    ))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use ddpo_reward::{Images, Prompt};
     use tch::Kind;
+
+    use crate::failure::Failure;
 
     use super::*;
 
@@ -134,7 +137,7 @@ mod tests {
 
     fn plan(folder: &Path) -> NetworkPlan {
         NetworkPlan {
-            folder: folder.to_owned(),
+            weights: folder.display().to_string(),
             device: "cpu".to_owned(),
             dtype: Kind::Float,
         }
@@ -149,7 +152,7 @@ mod tests {
             (
                 aesthetic(&there, Rescaling::Once).err(),
                 &[
-                    "model.safetensors or pytorch_model.bin (1.7 GB; openai/clip-vit-large-patch14",
+                    "model.safetensors or pytorch_model.bin (about 1.7 GB; openai/clip-vit-large-patch14",
                     "sac+logos+ava1-l14-linearMSE.pth",
                     "`reward.weights.aesthetic`",
                 ],
@@ -158,7 +161,7 @@ mod tests {
                 image_reward(&there).err(),
                 &[
                     "ImageReward.pt",
-                    "(1.8 GB; THUDM/ImageReward",
+                    "(about 1.8 GB; THUDM/ImageReward",
                     "vocab.txt",
                     "`reward.weights.image_reward`",
                 ],

@@ -12,12 +12,33 @@ use sha2::{Digest, Sha256};
 use tch::Kind;
 
 use crate::config::EncoderPlan;
-use crate::failure::{Exit, Failure, OrExit, Result};
+use crate::failure::{Exit, OrExit, Result};
+use crate::weights::{Needed, Part, Wanted};
 
-/// Files of the paper's encoder, for somebody who has none.
-const PAPER_S: &str = "the paper's is microsoft/deberta-xlarge-mnli on the hub: config.json, tokenizer_config.json, \
-     vocab.json, merges.txt, and pytorch_model.bin or model.safetensors (750 million parameters: 3 GB as f32, 1.5 GB \
-     as f16)";
+/// The paper's encoder; another one has the same files. 750 million parameters: 3 GB as f32, 1.5 GB as f16.
+const ENCODER: Part = Part {
+    from: "microsoft/deberta-xlarge-mnli",
+    needed: &[
+        Needed {
+            any: &[&["config.json"]],
+            size: "",
+        },
+        Needed {
+            any: &[&["model.safetensors"], &["pytorch_model.bin"]],
+            size: "3 GB as f32, 1.5 GB as f16",
+        },
+        Needed {
+            any: &[
+                &["tokenizer.json"],
+                &["vocab.txt"],
+                &["vocab.json", "merges.txt"],
+            ],
+            size: "",
+        },
+    ],
+    optional: &["tokenizer_config.json"],
+    also: "",
+};
 
 /// How much of a file's beginning and end tells it apart from another of its size.
 const PROBE: u64 = 1 << 20;
@@ -35,16 +56,16 @@ impl Encoder {
     /// # Errors
     /// Exit 3 with the folder, and where its files are to be had.
     pub fn open(plan: &EncoderPlan) -> Result<Self> {
-        let folder = &plan.folder;
-        let shown = folder.display();
-        if !folder.join("config.json").is_file() {
-            let message = format!(
-                "`reward.vlm.encoder` is {shown}: no config.json is there; expected a folder with a BERT, MiniLM or \
-                 DeBERTa encoder as transformers saves it; {PAPER_S}; put them into one folder"
-            );
-            return Err(Failure::new(Exit::Data, message));
-        }
-        let doing = || format!("`reward.vlm.encoder` {shown}");
+        let key = "reward.vlm.encoder";
+        let wanted = Wanted {
+            reward: VlmBertScore::NAME,
+            key,
+            named: &plan.weights,
+            parts: &[ENCODER],
+        };
+        let found = wanted.locate()?;
+        let folder = &found.folders[0];
+        let doing = || format!("`{key}` {}", folder.display());
         let score = BertScore::open(folder, plan.layer, plan.device, Kind::Float);
         let score = score.or_exit(Exit::Data, doing())?;
         let version = version(folder, plan.layer).or_exit(Exit::Data, doing())?;

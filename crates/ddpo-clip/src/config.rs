@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::files::read;
+use crate::files::{json, read};
 use crate::{Error, Result};
 
 /// The activation between the two layers of each MLP.
@@ -107,11 +107,8 @@ impl ClipTextConfig {
     ///
     /// # Errors
     /// [`Error::Damaged`] where it is not such a file, [`Error::Config`] where a value is impossible.
-    pub fn from_json(file: &str, json: &[u8]) -> Result<Self> {
-        let config: Self = serde_json::from_slice(json).map_err(|e| Error::Damaged {
-            file: file.to_owned(),
-            reason: e.to_string(),
-        })?;
+    pub fn from_json(file: &str, bytes: &[u8]) -> Result<Self> {
+        let config: Self = json(file, bytes)?;
         config.check(file)?;
         Ok(config)
     }
@@ -158,26 +155,39 @@ impl ClipTextConfig {
     }
 }
 
-/// What the configurations of both towers are held to.
-pub(crate) struct Sizes<'a> {
+/// What the configurations of networks are held to; the errors name file and key.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes<'a> {
     /// The name in errors.
-    pub(crate) file: &'a str,
+    pub file: &'a str,
 }
 
 impl Sizes<'_> {
-    fn fault(&self, key: &'static str, reason: String) -> Result<()> {
+    /// [`Error::Config`] of a key.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn fault(&self, key: &'static str, reason: String) -> Result<()> {
         let file = self.file.to_owned();
         Err(Error::Config { file, key, reason })
     }
 
-    pub(crate) fn positive(&self, sizes: &[(&'static str, i64)]) -> Result<()> {
+    /// Keys whose values must be at least 1.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the first one at fault.
+    pub fn positive(&self, sizes: &[(&'static str, i64)]) -> Result<()> {
         match sizes.iter().find(|(_, value)| *value < 1) {
             Some((key, value)) => self.fault(key, format!("is {value}, expected at least 1")),
             None => Ok(()),
         }
     }
 
-    pub(crate) fn divides(
+    /// A key whose value, above 0, must divide another's.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with both.
+    pub fn divides(
         &self,
         (key, divisor): (&'static str, i64),
         (whole_key, whole): (&str, i64),
@@ -189,7 +199,11 @@ impl Sizes<'_> {
         self.fault(key, reason)
     }
 
-    pub(crate) fn eps(&self, layer_norm_eps: f64) -> Result<()> {
+    /// What is added to the variance in layer norms.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless it is positive and finite.
+    pub fn eps(&self, layer_norm_eps: f64) -> Result<()> {
         if layer_norm_eps.is_finite() && layer_norm_eps > 0.0 {
             return Ok(());
         }

@@ -1,9 +1,10 @@
-//! The files of a tokenizer folder, and what they say.
+//! Small files: read whole, parsed, and errors that name them; those of a tokenizer, and what they say.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{Error, Result};
@@ -49,11 +50,23 @@ pub(crate) struct Parsed {
     pub max_length: usize,
 }
 
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+/// The bytes of a file.
+///
+/// # Errors
+/// [`Error::Io`] with the path.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|source| Error::Io {
         path: path.to_owned(),
         source,
     })
+}
+
+/// What the JSON of a file says; `file` is its name in errors.
+///
+/// # Errors
+/// [`Error::Damaged`] with what the parser says.
+pub fn json<T: DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|e| damaged(file, e.to_string()))
 }
 
 /// Reads a folder: `vocab.json` with `merges.txt`, or the `tokenizer.json` that transformers 5 writes instead.

@@ -3,14 +3,14 @@
 mod block;
 pub mod config;
 pub mod error;
-mod files;
+pub mod files;
 pub mod image;
 mod resample;
 pub mod text;
 pub mod tokenizer;
 pub mod vision;
 
-pub use config::{Activation, ClipTextConfig};
+pub use config::{Activation, ClipTextConfig, Sizes};
 pub use error::{Error, Result};
 pub use files::TokenizerFiles;
 pub use image::{ClipImages, Crop};

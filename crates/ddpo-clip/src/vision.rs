@@ -9,8 +9,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::block::{Block, BlockConfig};
 use crate::config::Sizes;
-use crate::files::read;
-use crate::{Activation, Error, Result};
+use crate::files::{json, read};
+use crate::{Activation, Result};
 
 /// Sizes of an image tower, in transformers' names; a key left out has transformers' default.
 ///
@@ -86,7 +86,7 @@ impl ClipVisionConfig {
     /// Reads and checks a `config.json`, of the image tower alone or of both towers.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Damaged`] or [`Error::Config`], each with the path.
+    /// [`Error::Io`](crate::Error::Io), [`Error::Damaged`](crate::Error::Damaged) or [`Error::Config`](crate::Error::Config), each with the path.
     pub fn from_file(path: &Path) -> Result<Self> {
         Self::from_json(&path.display().to_string(), &read(path)?)
     }
@@ -94,25 +94,21 @@ impl ClipVisionConfig {
     /// Parses and checks a `config.json`; `file` is its name in errors.
     ///
     /// # Errors
-    /// [`Error::Damaged`] where it is not such a file, [`Error::Config`] where a value is impossible.
-    pub fn from_json(file: &str, json: &[u8]) -> Result<Self> {
+    /// [`Error::Damaged`](crate::Error::Damaged) where it is not such a file, [`Error::Config`](crate::Error::Config) where a value is impossible.
+    pub fn from_json(file: &str, bytes: &[u8]) -> Result<Self> {
         /// Of both towers; what is projected to is then named once for both.
         #[derive(Deserialize)]
         struct Both {
             vision_config: Option<ClipVisionConfig>,
             projection_dim: Option<i64>,
         }
-        let damaged = |e: serde_json::Error| Error::Damaged {
-            file: file.to_owned(),
-            reason: e.to_string(),
-        };
-        let both: Both = serde_json::from_slice(json).map_err(damaged)?;
+        let both: Both = json(file, bytes)?;
         let config = match both.vision_config {
             Some(vision) => Self {
                 projection_dim: both.projection_dim.unwrap_or(vision.projection_dim),
                 ..vision
             },
-            None => serde_json::from_slice(json).map_err(damaged)?,
+            None => json(file, bytes)?,
         };
         config.check(file)?;
         Ok(config)
@@ -121,7 +117,7 @@ impl ClipVisionConfig {
     /// Refuses sizes that no tower can have; `file` is the name in errors.
     ///
     /// # Errors
-    /// [`Error::Config`] with the first key at fault.
+    /// [`Error::Config`](crate::Error::Config) with the first key at fault.
     pub fn check(&self, file: &str) -> Result<()> {
         let sizes = Sizes { file };
         sizes.positive(&[
@@ -169,7 +165,7 @@ impl ClipVisionModel {
     /// `CLIPModel`.
     ///
     /// # Errors
-    /// [`Error::Config`] for impossible sizes. Weights that are missing or misshapen are reported by
+    /// [`Error::Config`](crate::Error::Config) for impossible sizes. Weights that are missing or misshapen are reported by
     /// the scope's [`finish`](ddpo_torch::Store::finish).
     pub fn new(scope: &Scope<'_>, config: &ClipVisionConfig) -> Result<Self> {
         config.check("image tower")?;
@@ -218,7 +214,7 @@ impl ClipVisionModel {
     /// the image tower alone or of both towers.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Damaged`], [`Error::Config`] or [`Error::Torch`], each with the file.
+    /// [`Error::Io`](crate::Error::Io), [`Error::Damaged`](crate::Error::Damaged), [`Error::Config`](crate::Error::Config) or [`Error::Torch`](crate::Error::Torch), each with the file.
     pub fn open(folder: &Path, device: Device, kind: Kind) -> Result<Self> {
         let config = ClipVisionConfig::from_file(&folder.join("config.json"))?;
         let store = Store::open(&weights_file(folder), device, kind)?.with_unneeded(|name| {
@@ -253,9 +249,7 @@ impl ClipVisionModel {
     /// - returns: `[batch, 1 + patches, hidden_size]`
     pub fn last_hidden_state(&self, pixels: &Tensor) -> Tensor {
         let start = self.embed(pixels);
-        self.layers
-            .iter()
-            .fold(start, |x, layer| layer.forward(&x))
+        self.layers.iter().fold(start, |x, layer| layer.forward(&x))
     }
 
     /// The tokens before the first block and after each, `1 + num_hidden_layers` in all, shapes as of

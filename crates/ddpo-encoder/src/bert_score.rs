@@ -53,7 +53,7 @@ impl BertScore {
     /// Of one pair. Spaces around a text do not count; all three are 0 if either text is empty.
     ///
     /// # Errors
-    /// [`Error::Text`] where the tokenizer refuses a text.
+    /// [`ddpo_clip::Error::Text`] where the tokenizer refuses a text.
     pub fn compare(&self, candidate: &str, reference: &str) -> Result<Agreement> {
         let (candidate, reference) = (self.tokens(candidate)?, self.tokens(reference)?);
         let is_empty = |tokens: &Tokens| tokens.weights.numel() == 2;

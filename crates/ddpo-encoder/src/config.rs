@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use ddpo_clip::Sizes;
+use ddpo_clip::files::{json, read};
 use serde::Deserialize;
 
-use crate::error::read;
-use crate::{Error, Result};
+use crate::Result;
 
 /// Sizes of a BERT or DeBERTa encoder.
 ///
@@ -87,13 +88,10 @@ impl TextConfig {
     /// Reads and checks a `config.json`.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Damaged`] or [`Error::Config`], each with the path.
+    /// [`ddpo_clip::Error::Io`], [`ddpo_clip::Error::Damaged`] or [`ddpo_clip::Error::Config`], each with the path.
     pub fn from_file(path: &Path) -> Result<Self> {
         let file = path.display().to_string();
-        let config: Self = serde_json::from_slice(&read(path)?).map_err(|e| Error::Damaged {
-            file: file.clone(),
-            reason: e.to_string(),
-        })?;
+        let config: Self = json(&file, &read(path)?)?;
         config.check(&file)?;
         Ok(config)
     }
@@ -101,56 +99,38 @@ impl TextConfig {
     /// Refuses what no encoder can have and what is not computed here; `file` is the name in errors.
     ///
     /// # Errors
-    /// [`Error::Config`] with the first key at fault.
+    /// [`ddpo_clip::Error::Config`] with the first key at fault.
     pub fn check(&self, file: &str) -> Result<()> {
-        let fault = |key, reason: String| {
-            Err(Error::Config {
-                file: file.to_owned(),
-                key,
-                reason,
-            })
-        };
-        for (key, value) in [
+        let sizes = Sizes { file };
+        sizes.positive(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
             ("num_hidden_layers", self.num_hidden_layers),
             ("num_attention_heads", self.num_attention_heads),
             ("intermediate_size", self.intermediate_size),
             ("max_position_embeddings", self.max_position_embeddings),
-        ] {
-            if value < 1 {
-                return fault(key, format!("is {value}, expected at least 1"));
-            }
-        }
-        let (heads, width) = (self.num_attention_heads, self.hidden_size);
-        if width % heads != 0 {
-            let reason = format!("is {heads}, which does not divide `hidden_size` = {width}");
-            return fault("num_attention_heads", reason);
-        }
-        if !["bert", "deberta"].contains(&self.model_type.as_str()) {
+        ])?;
+        sizes.divides(
+            ("num_attention_heads", self.num_attention_heads),
+            ("hidden_size", self.hidden_size),
+        )?;
+        sizes.eps(self.layer_norm_eps)?;
+        let terms = &self.pos_att_type.0;
+        let term = terms.iter().find(|t| *t != "c2p" && *t != "p2c");
+        let (key, reason) = if !["bert", "deberta"].contains(&self.model_type.as_str()) {
             let reason = format!("is \"{}\": expected bert or deberta", self.model_type);
-            return fault("model_type", reason);
-        }
-        if self.hidden_act != "gelu" {
+            ("model_type", reason)
+        } else if self.hidden_act != "gelu" {
             let reason = format!("is \"{}\": only gelu is computed here", self.hidden_act);
-            return fault("hidden_act", reason);
-        }
-        if let Some(term) = self
-            .pos_att_type
-            .0
-            .iter()
-            .find(|t| *t != "c2p" && *t != "p2c")
-        {
+            ("hidden_act", reason)
+        } else if let Some(term) = term {
             let reason = format!("has \"{term}\": only c2p and p2c are computed here");
-            return fault("pos_att_type", reason);
-        }
-        if self.talking_head {
-            return fault("talking_head", "is true: not computed here".to_owned());
-        }
-        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps > 0.0) {
-            let reason = format!("is {}, expected a positive number", self.layer_norm_eps);
-            return fault("layer_norm_eps", reason);
-        }
-        Ok(())
+            ("pos_att_type", reason)
+        } else if self.talking_head {
+            ("talking_head", "is true: not computed here".to_owned())
+        } else {
+            return Ok(());
+        };
+        Ok(sizes.fault(key, reason)?)
     }
 }

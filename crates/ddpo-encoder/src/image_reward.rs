@@ -1,7 +1,7 @@
 //! ImageReward (Xu et al. 2023): what people would prefer, of a prompt and a picture.
 
 use std::num::NonZero;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ddpo_clip::{ClipImages, Crop};
 use ddpo_torch::{Scope, Store};
@@ -9,55 +9,14 @@ use tch::{Device, Kind, Tensor};
 
 use crate::bert::{Bert, BertConfig};
 use crate::layers::Sizes;
-use crate::vit::{BlipVision, BlipVisionConfig};
-use crate::{AffineHead, Error, Result, TextTokenizer};
+use crate::vit::BlipVision;
+use crate::{AffineHead, Error, ImageRewardConfig, Result, TextTokenizer};
 
 /// Mean and standard deviation of the head's output over the training set (THUDM/ImageReward, `ImageReward.py`).
 const MEAN: f64 = 0.167_173_628_300_524_26;
 const STD: f64 = 1.033_339_496_605_407_2;
 /// Tokens of a prompt, `[CLS]` and `[SEP]` included; what is longer loses its end (the same file).
 const MAX_TOKENS: usize = 35;
-
-/// Sizes of the network.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ImageRewardConfig {
-    /// The image tower.
-    pub vision: BlipVisionConfig,
-    /// Rows of the text encoder's token table.
-    pub vocab_size: i64,
-    /// Rows of its position table.
-    pub max_positions: i64,
-    /// Width of its tokens.
-    pub width: i64,
-    /// Width inside each of its MLPs.
-    pub inner: i64,
-    /// Its layers.
-    pub n_layers: i64,
-    /// Its heads; divides [`width`](Self::width).
-    pub n_heads: i64,
-}
-
-impl ImageRewardConfig {
-    /// ImageReward-v1.0: BLIP with ViT-L/16 at 224 pixels (`ImageReward.py`, `med_config.json`).
-    pub fn v1_0() -> Self {
-        Self {
-            vision: BlipVisionConfig {
-                width: 1024,
-                inner: 4096,
-                n_layers: 24,
-                n_heads: 16,
-                image_size: 224,
-                patch_size: 16,
-            },
-            vocab_size: 30524,
-            max_positions: 512,
-            width: 768,
-            inner: 3072,
-            n_layers: 12,
-            n_heads: 12,
-        }
-    }
-}
 
 /// BLIP's image tower, its text encoder that attends to the picture in every layer, and a linear head on `[CLS]`:
 /// about -2.3 to 2, mean 0 and standard deviation 1 over the pictures it was trained on, more is better.
@@ -119,19 +78,20 @@ impl ImageReward {
         })
     }
 
-    /// Reads `ImageReward.pt` (or the same tensors as `ImageReward.safetensors`) and the tokenizer of
-    /// `bert-base-uncased` (`vocab.txt` or `tokenizer.json`) from one folder.
+    /// Reads `weights` (`ImageReward.pt`, or the same tensors as safetensors) and, from a folder, the tokenizer of
+    /// `bert-base-uncased` (`vocab.txt` or `tokenizer.json`).
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`], [`Error::Io`], [`Error::Damaged`] or [`Error::Torch`], each with the file.
+    /// [`Error::NoTokenizer`], [`Error::Clip`] or [`Error::Torch`], each with the file.
     pub fn open(
-        folder: &Path,
+        weights: &Path,
+        tokenizer: &Path,
         config: &ImageRewardConfig,
         device: Device,
         kind: Kind,
     ) -> Result<Self> {
-        let tokenizer = TextTokenizer::open(folder, config.max_positions)?;
-        let store = Store::open(&weights_file(folder), device, kind)?.with_unneeded(|name| {
+        let tokenizer = TextTokenizer::open(tokenizer, config.max_positions)?;
+        let store = Store::open(weights, device, kind)?.with_unneeded(|name| {
             // BLIP's own heads, which ImageReward keeps and does not use.
             ["blip.vision_proj.", "blip.text_proj."]
                 .iter()
@@ -145,7 +105,7 @@ impl ImageReward {
     /// The score of one picture, `height` rows of `width` pixels, RGB.
     ///
     /// # Errors
-    /// [`Error::Text`] where the tokenizer refuses the prompt; [`ddpo_clip::Error::Picture`] unless there are
+    /// [`ddpo_clip::Error::Text`] where the tokenizer refuses the prompt; [`ddpo_clip::Error::Picture`] unless there are
     /// `height * width * 3` bytes and at least one pixel.
     pub fn score(&self, prompt: &str, rgb: &[u8], height: usize, width: usize) -> Result<f32> {
         let pixels = self.images.pixels(rgb, height, width)?;
@@ -169,7 +129,7 @@ impl ImageReward {
     /// - returns: `[batch]`, f32, on the weights' device
     ///
     /// # Errors
-    /// [`Error::Text`] where the tokenizer refuses the prompt.
+    /// [`ddpo_clip::Error::Text`] where the tokenizer refuses the prompt.
     pub fn differentiable(&self, prompt: &str, images: &Tensor) -> Result<Tensor> {
         let ids = self.tokens(prompt)?;
         let ids = ids.expand([images.size()[0], -1], false);
@@ -199,14 +159,5 @@ impl ImageReward {
         let seen = self.vision.forward(pixels);
         let text = self.text.forward(ids, Some(&seen));
         (self.head.forward(&text.select(1, 0)) - MEAN) / STD
-    }
-}
-
-/// The file of the weights.
-fn weights_file(folder: &Path) -> PathBuf {
-    let safe = folder.join("ImageReward.safetensors");
-    match safe.exists() {
-        true => safe,
-        false => folder.join("ImageReward.pt"),
     }
 }

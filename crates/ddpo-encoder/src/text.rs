@@ -27,7 +27,7 @@ impl TextEncoder {
     /// Takes the weights of the first `n_layers` from `scope`, in transformers' names.
     ///
     /// # Errors
-    /// [`Error::Config`] for impossible sizes, [`Error::Mismatch`] for more layers than there are. Weights that are
+    /// [`ddpo_clip::Error::Config`] for impossible sizes, [`Error::Mismatch`] for more layers than there are. Weights that are
     /// missing or misshapen are reported by the scope's [`finish`](ddpo_torch::Store::finish).
     pub fn new(
         scope: &Scope<'_>,
@@ -76,7 +76,7 @@ impl TextEncoder {
     /// `pytorch_model.bin`). Heads for other purposes and later layers may be in the file too.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Damaged`], [`Error::Config`], [`Error::Mismatch`] or [`Error::Torch`], each with the
+    /// [`ddpo_clip::Error::Io`], [`ddpo_clip::Error::Damaged`], [`ddpo_clip::Error::Config`], [`Error::Mismatch`] or [`Error::Torch`], each with the
     /// file.
     pub fn open(folder: &Path, n_layers: i64, device: Device, kind: Kind) -> Result<Self> {
         let config = TextConfig::from_file(&folder.join("config.json"))?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ddpo_clip::files::{json, read};
 use serde::Deserialize;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::models::wordpiece::WordPiece;
@@ -10,7 +11,6 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
-use crate::error::read;
 use crate::{Error, Result};
 
 /// Special tokens of BERT and DeBERTa.
@@ -39,7 +39,7 @@ impl TextTokenizer {
     /// transformers does not heed them either.
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`], [`Error::Io`] or [`Error::Damaged`].
+    /// [`Error::NoTokenizer`], [`ddpo_clip::Error::Io`] or [`ddpo_clip::Error::Damaged`].
     pub fn open(folder: &Path, max_tokens: i64) -> Result<Self> {
         let settings = settings(folder)?;
         let has = |file: &str| folder.join(file).is_file();
@@ -59,7 +59,7 @@ impl TextTokenizer {
                 folder: folder.to_owned(),
             });
         };
-        let damaged = |reason: String| Error::Damaged {
+        let damaged = |reason: String| ddpo_clip::Error::Damaged {
             file: file.display().to_string(),
             reason,
         };
@@ -86,7 +86,7 @@ impl TextTokenizer {
     /// `[CLS]`, the text's own ids, `[SEP]`; a text that is too long loses its own last ids.
     ///
     /// # Errors
-    /// [`Error::Text`] where the tokenizer refuses the text.
+    /// [`ddpo_clip::Error::Text`] where the tokenizer refuses the text.
     pub fn encode(&self, text: &str) -> Result<Vec<i64>> {
         self.encode_up_to(text, self.max_tokens)
     }
@@ -99,7 +99,7 @@ impl TextTokenizer {
         let encoding = self
             .inner
             .encode_fast(text, false)
-            .map_err(|e| Error::Text {
+            .map_err(|e| ddpo_clip::Error::Text {
                 text: text.to_owned(),
                 reason: e.to_string(),
             })?;
@@ -130,10 +130,7 @@ fn settings(folder: &Path) -> Result<Settings> {
     if !path.is_file() {
         return Ok(Settings::default());
     }
-    serde_json::from_slice(&read(&path)?).map_err(|e| Error::Damaged {
-        file: path.display().to_string(),
-        reason: e.to_string(),
-    })
+    Ok(json(&path.display().to_string(), &read(&path)?)?)
 }
 
 /// BERT's, with a token a line.

@@ -9,7 +9,19 @@ use shared::{check, golden, picture, size};
 use tch::{Device, Kind, Tensor};
 
 fn config() -> ImageRewardConfig {
-    ImageRewardConfig {
+    ImageRewardConfig::of_folder(&golden("image_reward")).unwrap()
+}
+
+fn model() -> ImageReward {
+    let folder = golden("image_reward");
+    let weights = folder.join("ImageReward.safetensors");
+    ImageReward::open(&weights, &folder, &config(), Device::Cpu, Kind::Float).unwrap()
+}
+
+/// The folder's file is what makes the tests fit; here once in figures.
+#[test]
+fn the_sizes_are_those_of_the_folder_s_file() {
+    let expected = ImageRewardConfig {
         vision: BlipVisionConfig {
             width: 32,
             inner: 48,
@@ -24,12 +36,8 @@ fn config() -> ImageRewardConfig {
         inner: 40,
         n_layers: 2,
         n_heads: 4,
-    }
-}
-
-fn model() -> ImageReward {
-    let folder = golden("image_reward");
-    ImageReward::open(&folder, &config(), Device::Cpu, Kind::Float).unwrap()
+    };
+    assert_eq!(config(), expected);
 }
 
 #[test]
@@ -100,7 +108,11 @@ fn the_differentiable_path_gives_the_score_and_a_gradient() {
 #[test]
 fn what_does_not_fit_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
-    let open = || ImageReward::open(folder.path(), &config(), Device::Cpu, Kind::Float);
+    let path = folder.path().join("ImageReward.pt");
+    let open = || {
+        let there = folder.path();
+        ImageReward::open(&path, there, &config(), Device::Cpu, Kind::Float)
+    };
     assert!(matches!(open(), Err(Error::NoTokenizer { .. })));
     std::fs::copy(
         golden("image_reward/vocab.txt"),
@@ -112,7 +124,6 @@ fn what_does_not_fit_is_refused_by_name() {
     let mut weights = read_all(&golden("image_reward/ImageReward.safetensors")).unwrap();
     weights.remove("blip.text_encoder.encoder.layer.1.crossattention.self.key.bias");
     weights.insert("blip.text_decoder.stray".into(), Tensor::from(1.0_f32));
-    let path = folder.path().join("ImageReward.safetensors");
     save(&path, weights.iter().map(|(n, t)| (n.as_str(), t))).unwrap();
     let error = open().err().unwrap().to_string();
     for needle in [

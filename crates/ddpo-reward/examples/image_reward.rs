@@ -12,10 +12,13 @@ fn main() -> Result<()> {
     let Some(folder) = std::env::args().nth(1) else {
         return Err(RewardError::bad_input("arguments", "FOLDER", "none"));
     };
-    let (folder, config) = (Path::new(&folder), ImageRewardConfig::v1_0());
-    let model = ImageReward::open(folder, &config, Device::Cpu, Kind::Float)
-        .map_err(|error| RewardError::permanent(ImageRewardScore::NAME, error))?;
-    let mut reward = ImageRewardScore::new(model, "published");
+    let (folder, failed) = (Path::new(&folder), |error| {
+        RewardError::permanent(ImageRewardScore::NAME, error)
+    });
+    let config = ImageRewardConfig::of_folder(folder).map_err(failed)?;
+    let weights = folder.join("ImageReward.pt");
+    let model = ImageReward::open(&weights, folder, &config, Device::Cpu, Kind::Float);
+    let mut reward = ImageRewardScore::new(model.map_err(failed)?, "published");
     let images = Images::from_bytes(1, 64, 64, [200, 30, 90].repeat(64 * 64))?;
     let scores = reward.score(&images, &ddpo_reward::prompts::numbered(["a pink wall"]))?;
     println!("{:.4}", scores[0]);

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ddpo_encoder::{AestheticModel, BlipVisionConfig, ImageReward, ImageRewardConfig, Rescaling};
+use ddpo_encoder::{AestheticModel, ImageReward, ImageRewardConfig, Rescaling};
 use ddpo_reward::{Aesthetic, ImageRewardScore, Images, Reward, dev, prompts};
 use tch::{Device, Kind};
 
@@ -20,24 +20,10 @@ fn aesthetic(rescaling: Rescaling) -> Aesthetic {
 }
 
 fn image_reward() -> ImageRewardScore {
-    let config = ImageRewardConfig {
-        vision: BlipVisionConfig {
-            width: 32,
-            inner: 48,
-            n_layers: 2,
-            n_heads: 4,
-            image_size: 32,
-            patch_size: 8,
-        },
-        vocab_size: 110,
-        max_positions: 40,
-        width: 24,
-        inner: 40,
-        n_layers: 2,
-        n_heads: 4,
-    };
     let folder = golden("image_reward");
-    let model = ImageReward::open(&folder, &config, Device::Cpu, Kind::Float).unwrap();
+    let config = ImageRewardConfig::of_folder(&folder).unwrap();
+    let weights = folder.join("ImageReward.safetensors");
+    let model = ImageReward::open(&weights, &folder, &config, Device::Cpu, Kind::Float).unwrap();
     ImageRewardScore::new(model, "golden")
 }
 

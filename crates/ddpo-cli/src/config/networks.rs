@@ -1,18 +1,17 @@
 //! Keys of `[reward]` for rewards that networks compute here.
 
-use std::path::PathBuf;
-
 use ddpo_encoder::Rescaling;
 use tch::Kind;
 
 use super::plan::DTYPES;
 use super::reader::Reader;
+use super::services::text;
 
 /// A network and where it runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NetworkPlan {
-    /// Where its files are.
-    pub folder: PathBuf,
+    /// A folder with its files, or a repository of the hub.
+    pub weights: String,
     /// Not looked for yet.
     pub device: String,
     /// Of weights and compute.
@@ -35,7 +34,11 @@ pub(super) fn image_reward(r: &mut Reader) -> NetworkPlan {
 }
 
 fn network(r: &mut Reader, key: &str) -> NetworkPlan {
-    let folder: String = r.get(key, "a folder");
+    let weights = text(
+        r,
+        key,
+        "a folder, or a name on the hub as OWNER/NAME or OWNER/NAME@COMMIT",
+    );
     let device: String = r.get("reward.device", "cpu or cuda:N");
     if let Err(error) = ddpo_torch::parse_device(&device)
         && r.is_set("reward.device")
@@ -43,7 +46,7 @@ fn network(r: &mut Reader, key: &str) -> NetworkPlan {
         r.problem("reward.device", format!("is \"{device}\": {error}"));
     }
     NetworkPlan {
-        folder: folder.into(),
+        weights,
         device,
         dtype: r.choice("reward.dtype", &DTYPES),
     }

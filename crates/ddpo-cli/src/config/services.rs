@@ -27,8 +27,8 @@ pub struct VlmPlan {
 /// What compares texts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncoderPlan {
-    /// A folder in transformers' layout.
-    pub folder: PathBuf,
+    /// A folder in transformers' layout, or a repository of the hub.
+    pub weights: String,
     /// The layer whose states are compared.
     pub layer: i64,
     /// Where it is computed.
@@ -121,9 +121,10 @@ pub(super) fn wording(r: &mut Reader) -> Wording {
 
 /// `reward.vlm.encoder…`.
 pub(super) fn encoder(r: &mut Reader) -> EncoderPlan {
-    let expected = "a folder with a BERT, MiniLM or DeBERTa encoder as transformers saves it";
+    let expected = "a folder with a BERT, MiniLM or DeBERTa encoder as transformers saves it, or a name on the hub as \
+                    OWNER/NAME or OWNER/NAME@COMMIT";
     EncoderPlan {
-        folder: text(r, "reward.vlm.encoder", expected).into(),
+        weights: text(r, "reward.vlm.encoder", expected),
         layer: r.count("reward.vlm.encoder_layer", 1..=1000) as i64,
         device: device(r, "reward.vlm.encoder_device"),
     }
@@ -210,7 +211,7 @@ fn number(value: &Value) -> Option<f64> {
 }
 
 /// A text that must be there and say something.
-fn text(r: &mut Reader, key: &str, expected: &str) -> String {
+pub(super) fn text(r: &mut Reader, key: &str, expected: &str) -> String {
     let text: String = r.get(key, expected);
     if r.is_set(key) && text.trim().is_empty() {
         r.problem(key, format!("is empty: expected {expected}"));

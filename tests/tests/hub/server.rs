@@ -1,4 +1,4 @@
-//! A folder as a repository on the hub: the list of files, and each file with its hash, in ranges.
+//! Folders as repositories on the hub: the list of files, and each file with its hash, in ranges.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,11 +26,15 @@ pub enum Behaviour {
 }
 
 struct Served {
+    repositories: Vec<Repository>,
+    behaviour: Behaviour,
+    n_requests: AtomicUsize,
+}
+
+struct Repository {
     root: PathBuf,
     id: String,
     revision: String,
-    behaviour: Behaviour,
-    n_requests: AtomicUsize,
 }
 
 /// A server that lives as long as this value, and its thread a little longer.
@@ -42,12 +46,20 @@ pub struct HubServer {
 impl HubServer {
     /// Serves a folder under a name at one revision.
     pub fn of(root: &Path, id: &str, revision: &str, behaviour: Behaviour) -> Self {
+        Self::of_all(&[(root, id, revision)], behaviour)
+    }
+
+    /// Serves folders, each under a name at one revision.
+    pub fn of_all(repositories: &[(&Path, &str, &str)], behaviour: Behaviour) -> Self {
+        let repository = |(root, id, revision): &(&Path, &str, &str)| Repository {
+            root: (*root).to_owned(),
+            id: (*id).to_owned(),
+            revision: (*revision).to_owned(),
+        };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
         let served = Arc::new(Served {
-            root: root.to_owned(),
-            id: id.to_owned(),
-            revision: revision.to_owned(),
+            repositories: repositories.iter().map(repository).collect(),
             behaviour,
             n_requests: AtomicUsize::new(0),
         });
@@ -98,27 +110,36 @@ impl Served {
         if matches!(self.behaviour, Behaviour::Gated) {
             return whole("401 Unauthorized", &[], b"");
         }
-        let (id, revision) = (&self.id, &self.revision);
-        if path == format!("/api/models/{id}/revision/{revision}?blobs=true") {
-            return whole(
-                "200 OK",
-                &["content-type: application/json".into()],
-                self.listing().as_bytes(),
-            );
-        }
-        let file = path.strip_prefix(&format!("/{id}/resolve/{revision}/"));
-        match (file, range) {
-            (Some(file), Some(range)) if self.files().iter().any(|f| f == file) => {
-                self.part(file, range)
+        for repository in &self.repositories {
+            let Repository { id, revision, .. } = repository;
+            if path == format!("/api/models/{id}/revision/{revision}?blobs=true") {
+                let json = ["content-type: application/json".into()];
+                let listing = repository.listing(self.behaviour);
+                return whole("200 OK", &json, listing.as_bytes());
             }
-            _ => whole("404 Not Found", &[], b""),
+            let file = path.strip_prefix(&format!("/{id}/resolve/{revision}/"));
+            if let (Some(file), Some(range)) = (file, range)
+                && repository.files(self.behaviour).iter().any(|f| f == file)
+            {
+                return repository.part(file, range, self.behaviour);
+            }
         }
+        whole("404 Not Found", &[], b"")
     }
+}
 
-    fn part(&self, file: &str, range: &str) -> Vec<u8> {
+/// Whether the hub stores a file apart and knows its hash.
+fn is_large(file: &str) -> bool {
+    [".safetensors", ".bin", ".pt", ".pth"]
+        .iter()
+        .any(|ending| file.ends_with(ending))
+}
+
+impl Repository {
+    fn part(&self, file: &str, range: &str, behaviour: Behaviour) -> Vec<u8> {
         let mut bytes = fs::read(self.root.join(file)).expect("a file");
         let hash = sha256(&bytes);
-        if matches!(self.behaviour, Behaviour::Damaged(damaged) if damaged == file) {
+        if matches!(behaviour, Behaviour::Damaged(damaged) if damaged == file) {
             let last = bytes.len() - 1;
             bytes[last] ^= 1;
         }
@@ -126,7 +147,7 @@ impl Served {
         let last = bytes.len() - 1;
         let start: usize = start.parse().expect("a number");
         let end = end.parse().unwrap_or(last).min(last);
-        let etag = match file.ends_with(".safetensors") {
+        let etag = match is_large(file) {
             true => hash,
             // The hub gives of small files a hash of another kind.
             false => hash[..40].to_owned(),
@@ -139,25 +160,32 @@ impl Served {
         whole("206 Partial Content", &headers, &bytes[start..=end])
     }
 
-    fn files(&self) -> Vec<String> {
-        let mut files = vec!["model_index.json".to_owned()];
-        for folder in ["unet", "vae", "text_encoder", "tokenizer", "scheduler"] {
-            let entries = fs::read_dir(self.root.join(folder))
-                .expect(folder)
-                .flatten();
-            files.extend(entries.map(|e| format!("{folder}/{}", e.file_name().display())));
+    fn files(&self, behaviour: Behaviour) -> Vec<String> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).expect("a folder").flatten() {
+                let path = entry.path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => {
+                        let inside = path.strip_prefix(&self.root).expect("it is inside");
+                        files.push(inside.display().to_string());
+                    }
+                }
+            }
         }
-        if let Behaviour::Without(gone) = self.behaviour {
+        if let Behaviour::Without(gone) = behaviour {
             files.retain(|file| file != gone);
         }
         files
     }
 
-    fn listing(&self) -> String {
+    fn listing(&self, behaviour: Behaviour) -> String {
         let one = |file: &String| {
             let bytes = fs::read(self.root.join(file)).expect("a file");
             let size = bytes.len();
-            let lfs = match file.ends_with(".safetensors") {
+            let lfs = match is_large(file) {
                 true => format!(
                     r#","lfs":{{"sha256":"{}","size":{size},"pointerSize":134}}"#,
                     sha256(&bytes)
@@ -166,7 +194,7 @@ impl Served {
             };
             format!(r#"{{"rfilename":"{file}","size":{size}{lfs}}}"#)
         };
-        let siblings: Vec<String> = self.files().iter().map(one).collect();
+        let siblings: Vec<String> = self.files(behaviour).iter().map(one).collect();
         format!(
             r#"{{"sha":"{}","siblings":[{}]}}"#,
             self.revision,

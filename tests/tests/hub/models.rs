@@ -1,13 +1,13 @@
-//! Models by their name on the hub, against a small server of that protocol on this machine: no other network.
-
-mod hub_server;
+//! Models in the diffusers layout.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use ddpo_tests::{Ended, command, copy_of_tiny_model, ended, text, tiny_model};
-use hub_server::{Behaviour, HubServer};
+
+use crate::server::{halve, shard};
+use crate::{Behaviour, HubServer, NOWHERE, with_hub};
 
 const ID: &str = "CompVis/stable-diffusion-v1-4";
 const REVISION: &str = "133a221b8aa7292a167afc5127cb63fb5005638b";
@@ -25,27 +25,9 @@ fn sample(model: &str, cache: &Path, endpoint: &str, more: &[&str]) -> Command {
     with_hub(command(args), cache, endpoint)
 }
 
-fn with_hub(mut command: Command, cache: &Path, endpoint: &str) -> Command {
-    command.env("HF_HOME", cache).env("HF_ENDPOINT", endpoint);
-    for name in [
-        "HF_TOKEN",
-        "HF_HUB_OFFLINE",
-        "http_proxy",
-        "HTTP_PROXY",
-        "ALL_PROXY",
-        "all_proxy",
-    ] {
-        command.env_remove(name);
-    }
-    command
-}
-
 fn picture(cache: &Path) -> Vec<u8> {
     fs::read(cache.join("pictures/0000.png")).expect("a picture")
 }
-
-/// Where nobody listens.
-const NOWHERE: &str = "http://127.0.0.1:9";
 
 #[test]
 fn a_model_of_the_hub_is_fetched_once_and_gives_the_pictures_of_its_folder() {
@@ -123,7 +105,7 @@ fn run_and_replay_take_a_name_on_the_hub_with_its_revision() {
 fn the_half_precision_variant_and_sharded_weights_are_found() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = copy_of_tiny_model(folder.path());
-    hub_server::shard(&model.join("unet"), "diffusion_pytorch_model");
+    shard(&model.join("unet"), "diffusion_pytorch_model");
     let server = HubServer::of(&model, ID, REVISION, Behaviour::Good);
     let shards = ["fetching unet/diffusion_pytorch_model-00002-of-00002.safetensors"];
     ended(&mut sample(ID, folder.path(), server.endpoint(), &[])).expect(0, &shards);
@@ -133,7 +115,7 @@ fn the_half_precision_variant_and_sharded_weights_are_found() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = copy_of_tiny_model(folder.path());
     let half = model.join("unet/diffusion_pytorch_model.fp16.safetensors");
-    hub_server::halve(&model.join(UNET), &half);
+    halve(&model.join(UNET), &half);
     let server = HubServer::of(&model, ID, REVISION, Behaviour::Good);
     let f16 = ["--dtype", "f16"];
     let first = ended(&mut sample(ID, folder.path(), server.endpoint(), &f16));
