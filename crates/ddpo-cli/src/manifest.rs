@@ -35,6 +35,7 @@ impl Manifest {
             "experiment": plan.experiment,
             "preset": preset,
             "algorithm": plan.rl.algorithm.name(),
+            "arm": plan.arm,
             "seed": plan.run.seed,
             "model": plan.model.source.path,
             "model_revision": model::revision(&plan.model.source),

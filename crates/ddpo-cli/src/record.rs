@@ -38,6 +38,8 @@ pub struct RunConfig {
     pub experiment: String,
     /// Its title.
     pub title: String,
+    /// The arm of the experiment that the run is.
+    pub arm: Option<String>,
     /// `[run]`.
     pub run: RunPart,
     /// `[rl]`.
@@ -94,7 +96,7 @@ impl Record {
             format!("{} is damaged", path.join(MANIFEST).display()),
         )?;
         let run = Run {
-            algorithm: config.rl.algorithm.clone(),
+            algorithm: config.arm.as_ref().unwrap_or(&config.rl.algorithm).clone(),
             seed: config.run.seed,
             metrics: Metrics::read(&path.join("metrics.csv"))
                 .or_exit(Exit::Data, "cannot read the run's metrics")?,

@@ -59,7 +59,7 @@ fn plan(file: &Path, args: &ReproduceArgs) -> Result<Experiment> {
     for algorithm in algorithms(args, &plan)? {
         for seed in plan.run.seed..plan.run.seed + n_seeds {
             runs.push(Plan::load(&Source {
-                algorithm: Some(algorithm.to_owned()),
+                arm: Some(algorithm.to_owned()),
                 seed: Some(seed),
                 ..source.clone()
             })?);
@@ -86,8 +86,8 @@ fn reproduce(experiment: &Experiment, args: &ReproduceArgs) -> Result<Exit> {
     let folders: Vec<PathBuf> = plans
         .iter()
         .map(|plan| {
-            let algorithm = experiment.out.join(plan.rl.algorithm.name());
-            algorithm.join(format!("seed-{}", plan.run.seed))
+            let arm = experiment.out.join(plan.label());
+            arm.join(format!("seed-{}", plan.run.seed))
         })
         .collect();
     let source = source(Path::new(""), args);
@@ -142,10 +142,12 @@ fn algorithms<'a>(args: &'a ReproduceArgs, plan: &'a Plan) -> Result<Vec<&'a str
     } else {
         &args.algorithms
     };
-    let known = Algorithm::NAMES.map(|(name, _)| name);
+    let algorithms = Algorithm::NAMES.iter().map(|(name, _)| *name);
+    let arms = plan.reproduce.arms.iter().map(String::as_str);
+    let known: Vec<&str> = arms.chain(algorithms).collect();
     for name in named {
         if !known.contains(&name.as_str()) {
-            let hint = match nearest(name, known) {
+            let hint = match nearest(name, known.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("there are {}", known.join(", ")),
             };

@@ -62,6 +62,6 @@ pub fn finish(out: &Path, screen: &Screen) -> Result<bool> {
 fn default_out(plan: &Plan) -> PathBuf {
     Path::new("runs")
         .join(&plan.experiment)
-        .join(plan.rl.algorithm.name())
+        .join(plan.label())
         .join(format!("seed-{}", plan.run.seed))
 }

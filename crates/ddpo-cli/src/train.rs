@@ -71,7 +71,7 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
     let title = format!(
         "{} {} seed {}",
         plan.experiment,
-        plan.rl.algorithm.name(),
+        plan.label(),
         plan.run.seed
     );
     let mut tables = Tables::new(&folder.path, rewards.parts(), plan.reward.kind.asks());
@@ -81,7 +81,8 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
     let batch = plan.sampler.batch;
     let progress = (title.as_str(), job.screen, console.bar());
     let mut evaluation =
-        Evaluation::new(&folder.path, &plan.eval, &rewards, seeds, batch, progress);
+        Evaluation::new(&folder.path, &plan.eval, &rewards, seeds, batch, progress)
+            .or_exit(Exit::Data, "the panel of the evaluation")?;
     let observers: Vec<&mut dyn Observer> = vec![
         &mut tables,
         &mut events,

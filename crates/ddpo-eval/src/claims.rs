@@ -17,6 +17,7 @@ pub use crate::runs::Run;
 pub use compare::Comparison;
 pub use metric::Metric;
 
+pub(crate) use compare::compare_paired;
 use compare::{lead, rise};
 
 /// Version of the layout of `claims.json`.
@@ -31,6 +32,19 @@ pub enum Claim {
     /// standard errors of the difference.
     Rises {
         /// Where the statement comes from, such as a figure of the paper.
+        source: String,
+        /// What is compared.
+        metric: Metric,
+        /// The margin, in standard errors of the difference.
+        standard_errors: f64,
+        /// How many epochs at either end are pooled; means nothing for evaluations.
+        #[serde(default = "one")]
+        epochs: usize,
+    },
+    /// In every run, the metric at the end lies below that at the start by at least `standard_errors`
+    /// standard errors of the difference: a policy that was trained too far, by another judge.
+    Falls {
+        /// Where the statement comes from.
         source: String,
         /// What is compared.
         metric: Metric,
@@ -100,7 +114,7 @@ impl Claim {
     /// One verdict a run, or a pair of runs; one that is not met if there is none to check.
     pub fn check(&self, runs: &[Run]) -> Vec<Verdict> {
         match self {
-            Self::Rises { metric, epochs, .. } => runs
+            Self::Rises { metric, epochs, .. } | Self::Falls { metric, epochs, .. } => runs
                 .iter()
                 .map(|run| self.verdict(&run.algorithm, run.seed, rise(run, metric, *epochs)))
                 .collect(),
@@ -127,6 +141,14 @@ impl Claim {
                 "{} rises above its start by at least {standard_errors} standard errors",
                 metric.name()
             ),
+            Self::Falls {
+                metric,
+                standard_errors,
+                ..
+            } => format!(
+                "{} falls below its start by at least {standard_errors} standard errors",
+                metric.name()
+            ),
             Self::Exceeds {
                 metric,
                 better,
@@ -143,7 +165,9 @@ impl Claim {
     /// Where the statement comes from.
     pub fn source(&self) -> &str {
         match self {
-            Self::Rises { source, .. } | Self::Exceeds { source, .. } => source,
+            Self::Rises { source, .. }
+            | Self::Falls { source, .. }
+            | Self::Exceeds { source, .. } => source,
         }
     }
 
@@ -151,6 +175,9 @@ impl Claim {
     pub fn needed(&self) -> f64 {
         match self {
             Self::Rises {
+                standard_errors, ..
+            }
+            | Self::Falls {
                 standard_errors, ..
             }
             | Self::Exceeds {
@@ -191,7 +218,13 @@ impl Claim {
 
     fn verdict(&self, algorithm: &str, seed: u64, compared: Result<Comparison, String>) -> Verdict {
         let (met, comparison, note) = match compared {
-            Ok(c) => (c.exceeds(self.needed()), Some(c), None),
+            Ok(c) => {
+                let met = match self {
+                    Self::Falls { .. } => c.falls_short(self.needed()),
+                    _ => c.exceeds(self.needed()),
+                };
+                (met, Some(c), None)
+            }
             Err(reason) => (false, None, Some(reason)),
         };
         Verdict {

@@ -4,13 +4,13 @@
 //! after, whatever the algorithm. Two evaluations are therefore compared picture by picture, which takes out
 //! what prompts and noise contribute to the spread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::Result;
-use crate::runs::{count, each_record, number, open, places, reader};
+use crate::runs::{count, each_record, header, number, open, places, reader};
 
-/// Columns of `eval.csv`, in this order.
+/// Columns with which `eval.csv` begins, in this order; those after them are measures of a panel, by their names.
 pub const EVAL_COLUMNS: [&str; 6] = [
     "epoch",
     "reward_queries",
@@ -35,6 +35,18 @@ pub struct EvalRow {
     pub prompt: String,
     /// Its score, in the reward's unit; NaN where there was none.
     pub reward: f64,
+    /// What else was measured of the picture, by name; NaN where there was nothing.
+    pub measures: BTreeMap<String, f64>,
+}
+
+impl EvalRow {
+    /// The reward, or a measure of the panel.
+    pub fn value(&self, measure: Option<&str>) -> Option<f64> {
+        match measure {
+            None => Some(self.reward),
+            Some(name) => self.measures.get(name).copied(),
+        }
+    }
 }
 
 /// Reads `eval.csv`.
@@ -53,6 +65,12 @@ pub fn read(path: &Path) -> Result<Vec<EvalRow>> {
 pub fn parse(from: impl std::io::Read, path: &Path) -> Result<Vec<EvalRow>> {
     let mut reader = reader(from);
     let places = places(&mut reader, path, EVAL_COLUMNS)?;
+    let header = header(&mut reader, path, &EVAL_COLUMNS)?;
+    let panel: Vec<(usize, &str)> = header
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| !places.contains(at))
+        .collect();
     let mut rows = Vec::new();
     each_record(&mut reader, path, |record, line| {
         let [epoch, queries, set, sample_id, prompt, reward] = places.map(|at| &record[at]);
@@ -63,6 +81,10 @@ pub fn parse(from: impl std::io::Read, path: &Path) -> Result<Vec<EvalRow>> {
             sample_id: count(sample_id, path, line, "sample_id")?,
             prompt: prompt.to_owned(),
             reward: number(reward, path, line, "reward")?,
+            measures: panel
+                .iter()
+                .map(|&(at, name)| Ok((name.to_owned(), number(&record[at], path, line, name)?)))
+                .collect::<Result<_>>()?,
         });
         Ok(())
     })?;
@@ -105,13 +127,23 @@ pub fn sets(rows: &[EvalRow]) -> Vec<&str> {
     names
 }
 
-/// Rewards of the same samples in two evaluations, side by side.
+/// Names of the measures beside the reward, in the order of their names.
+pub fn measures(rows: &[EvalRow]) -> Vec<&str> {
+    let names: BTreeSet<&str> = rows
+        .iter()
+        .flat_map(|row| row.measures.keys().map(String::as_str))
+        .collect();
+    names.into_iter().collect()
+}
+
+/// Rewards of the same samples in two evaluations, side by side; or what a `measure` of the panel says of them.
 ///
 /// # Errors
-/// A reason in words, if the two did not draw the same samples or a reward is no number.
+/// A reason in words, if the two did not draw the same samples or a value is no number.
 pub fn paired(
     first: &Evaluation<'_>,
     second: &Evaluation<'_>,
+    measure: Option<&str>,
 ) -> Result<(Vec<f64>, Vec<f64>), String> {
     if !first.rows.keys().eq(second.rows.keys()) {
         return Err(format!(
@@ -120,7 +152,8 @@ pub fn paired(
             second.rows.len()
         ));
     }
-    let mut rewards = (Vec::new(), Vec::new());
+    let name = measure.unwrap_or("reward");
+    let mut values = (Vec::new(), Vec::new());
     for (a, b) in first.rows.values().zip(second.rows.values()) {
         if a.prompt != b.prompt {
             return Err(format!(
@@ -128,13 +161,16 @@ pub fn paired(
                 a.sample_id, a.prompt, b.prompt
             ));
         }
-        if !(a.reward.is_finite() && b.reward.is_finite()) {
-            return Err(format!("a reward of sample {} is no number", a.sample_id));
+        let (Some(before), Some(after)) = (a.value(measure), b.value(measure)) else {
+            return Err(format!("the evaluations have no `{name}`"));
+        };
+        if !(before.is_finite() && after.is_finite()) {
+            return Err(format!("the {name} of sample {} is no number", a.sample_id));
         }
-        rewards.0.push(a.reward);
-        rewards.1.push(b.reward);
+        values.0.push(before);
+        values.1.push(after);
     }
-    Ok(rewards)
+    Ok(values)
 }
 
 #[cfg(test)]
@@ -159,7 +195,7 @@ mod tests {
             .map(|e| (e.epoch, e.reward_queries))
             .collect();
         assert_eq!(at, [(0, 0), (6, 384)]);
-        let (before, after) = paired(&animals[0], &animals[1]).unwrap();
+        let (before, after) = paired(&animals[0], &animals[1], None).unwrap();
         assert_eq!((before, after), (vec![1.0, 2.0], vec![3.5, 4.0]));
     }
 
@@ -168,11 +204,25 @@ mod tests {
         let message = |line: &str| {
             let rows = rows(&format!("{TABLE}{line}")).unwrap();
             let all = evaluations(&rows, "animals");
-            paired(&all[0], all.last().unwrap()).unwrap_err()
+            paired(&all[0], all.last().unwrap(), None).unwrap_err()
         };
         assert!(message("6,384,animals,2,fox,1\n").contains("not the same"));
         assert!(message("6,384,animals,1,fox,1\n").contains("`dog` and for `fox`"));
         assert!(message("6,384,animals,1,dog,\n").contains("sample 1 is no number"));
+    }
+
+    #[test]
+    fn columns_after_the_fixed_ones_are_measures() {
+        let table = "epoch,reward_queries,set,sample_id,prompt,reward,edges,judge\n\
+            0,0,animals,0,cat,1,4,-1\n0,0,animals,1,dog,2,5,-2\n\
+            6,384,animals,0,cat,3,6,-3\n6,384,animals,1,dog,4,7,\n";
+        let rows = rows(table).unwrap();
+        assert_eq!(measures(&rows), ["edges", "judge"]);
+        let all = evaluations(&rows, "animals");
+        let of = |measure| paired(&all[0], &all[1], Some(measure));
+        assert_eq!(of("edges").unwrap(), (vec![4.0, 5.0], vec![6.0, 7.0]));
+        assert!(of("judge").unwrap_err().contains("judge of sample 1"));
+        assert!(of("size").unwrap_err().contains("no `size`"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub const METRIC_COLUMNS: [&str; 4] = ["epoch", "reward_queries", "reward/mean",
 /// One training run, as far as claims and figures need it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// Such as `ddpo-is`.
+    /// Such as `ddpo-is`, or the name of the experiment's arm that the run is.
     pub algorithm: String,
     /// Its seed.
     pub seed: u64,
@@ -156,7 +156,12 @@ pub(crate) fn reader<R: Read>(from: R) -> Reader<R> {
     ReaderBuilder::new().from_reader(from)
 }
 
-fn header<R: Read>(reader: &mut Reader<R>, path: &Path, needed: &[&str]) -> Result<StringRecord> {
+/// The names of all columns, if those that are needed are among them.
+pub(crate) fn header<R: Read>(
+    reader: &mut Reader<R>,
+    path: &Path,
+    needed: &[&str],
+) -> Result<StringRecord> {
     let header = reader.headers().map_err(|e| csv_error(e, path))?.clone();
     if let Some(missing) = needed
         .iter()

@@ -37,8 +37,8 @@ pub struct Source {
     pub preset: Option<String>,
     /// `KEY=VALUE` pairs, in their order.
     pub set: Vec<String>,
-    /// The algorithm, where something else than the configuration decides.
-    pub algorithm: Option<String>,
+    /// An arm of the experiment or an algorithm, where something else than the configuration decides.
+    pub arm: Option<String>,
     /// The seed, where something else than the configuration decides.
     pub seed: Option<u64>,
     /// The model, where something else than the configuration decides.
@@ -76,7 +76,7 @@ impl Source {
     }
 }
 
-/// All layers merged, `algorithms` and `presets` still beside what they were merged into.
+/// All layers merged, `algorithms`, `presets` and `arms` still beside what they were merged into.
 ///
 /// What the experiment says anywhere lies over what the preset says anywhere, so that the resolved
 /// configuration of a run gives the same run again.
@@ -91,21 +91,29 @@ pub fn layer(source: &Source) -> Result<Figment> {
         Some(file) => read(file)?,
         None => Parsed::new(REPLAY, "ddpo replay".into())?,
     });
-    let sets = sets(source)?;
+    let sets = sets(source, &file)?;
     let set = |figment: Figment| sets.iter().cloned().fold(figment, Figment::merge);
     // A wrong type here is reported with all other problems, by the reader.
-    let algorithm: String = set(preset.clone().merge(&file))
-        .extract_inner("rl.algorithm")
-        .unwrap_or_default();
-    let of_algorithm = format!("algorithms.{algorithm}");
+    let name = |figment: Figment, key| -> String {
+        set(figment).extract_inner(key).unwrap_or_default()
+    };
     let of_preset = format!("presets.{}", source.preset());
+    let arm = match name(file.clone(), "arm") {
+        arm if arm.is_empty() => Figment::new(),
+        arm => file
+            .focus(&format!("arms.{arm}"))
+            .merge(file.focus(&format!("{of_preset}.arms.{arm}"))),
+    };
+    let algorithm = name(preset.clone().merge(&file).merge(&arm), "rl.algorithm");
+    let of_algorithm = format!("algorithms.{algorithm}");
     let merged = preset
         .clone()
         .merge(preset.focus(&of_algorithm))
         .merge(&file)
         .merge(file.focus(&of_algorithm))
         .merge(file.focus(&of_preset))
-        .merge(file.focus(&format!("{of_preset}.{of_algorithm}")));
+        .merge(file.focus(&format!("{of_preset}.{of_algorithm}")))
+        .merge(arm);
     Ok(set(merged))
 }
 
@@ -124,17 +132,18 @@ fn reward_defaults() -> Result<Figment> {
 }
 
 /// What the command line says, `--set` last.
-fn sets(source: &Source) -> Result<Vec<Set>> {
-    let algorithm = source.algorithm.iter();
-    let algorithm =
-        algorithm.map(|name| Set::new("rl.algorithm", name.as_str().into(), "--algorithms"));
+fn sets(source: &Source, file: &Figment) -> Result<Vec<Set>> {
+    let arm = source.arm.iter().map(|name| {
+        let is_arm = file.find_value(&format!("arms.{name}")).is_ok();
+        let key = if is_arm { "arm" } else { "rl.algorithm" };
+        Set::new(key, name.as_str().into(), "--algorithms")
+    });
     let seed = source.seed.iter();
     let seed = seed.map(|&seed| Set::new("run.seed", seed.into(), "--seeds"));
     let model = source.model.iter();
     let model = model.map(|path| Set::new("model.path", path.as_str().into(), "--model"));
     let pairs = source.set.iter().map(|pair| Set::parse(pair));
-    algorithm
-        .chain(seed)
+    arm.chain(seed)
         .chain(model)
         .map(Ok)
         .chain(pairs)

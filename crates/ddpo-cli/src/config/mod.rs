@@ -1,10 +1,12 @@
 //! From files and `--set` to a [`Plan`].
 //!
 //! Layers, later ones over earlier ones: the preset and what it says for the algorithm (`[algorithms.NAME.…]`),
-//! the experiment's file and what it says for the algorithm and for the preset (`[presets.NAME.…]`), `--set`.
+//! the experiment's file and what it says for the algorithm and for the preset (`[presets.NAME.…]`), what either says for
+//! the arm of the experiment (`[arms.NAME.…]`), `--set`.
 //! Every key is read through a reader, which collects all problems and remembers where each value came from.
 
 mod ddpo;
+mod evals;
 mod layers;
 mod method;
 mod networks;
@@ -16,10 +18,11 @@ mod sections;
 mod services;
 
 pub use ddpo::DdpoPlan;
+pub use evals::{EvalPlan, Measure};
 pub use layers::Source;
 pub use method::{Algorithm, Method};
 pub use networks::NetworkPlan;
-pub use plan::{ClaimRow, DTYPES, EvalPlan, ModelSource, Plan, PolicyPlan, ProgressPlan, Train};
+pub use plan::{ClaimRow, DTYPES, ModelSource, Plan, PolicyPlan, ProgressPlan, Train};
 pub use reader::Entry;
 pub use reward::{RewardKind, RewardPlan};
 pub use rwr::RwrPlan;

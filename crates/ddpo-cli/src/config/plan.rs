@@ -7,6 +7,7 @@ use ddpo_reward::prompts::PromptSet;
 use serde::Deserialize;
 use tch::{Device, Kind};
 
+use super::evals::{self, EvalPlan};
 use super::layers::{Source, layer};
 use super::method::{self, Algorithm, Method};
 use super::reader::{Entry, Reader};
@@ -19,6 +20,8 @@ use crate::failure::Result;
 pub struct Plan {
     /// Name of the experiment.
     pub experiment: String,
+    /// The arm of the experiment that this run is: a variant of an algorithm under a name of its own.
+    pub arm: Option<String>,
     /// Length, seed, checkpoints.
     pub run: RunPlan,
     /// Where the weights are and how they are computed with.
@@ -159,17 +162,6 @@ pub struct RlPlan {
     pub max_skipped: u32,
 }
 
-/// `[eval]`.
-#[derive(Debug, Clone)]
-pub struct EvalPlan {
-    /// Prompt sets; none for no evaluation.
-    pub sets: Vec<PromptSet>,
-    /// Pictures of each set.
-    pub samples: usize,
-    /// Evaluated every so many epochs, and at the first and last.
-    pub every: u64,
-}
-
 /// `[progress]`.
 #[derive(Debug, Clone)]
 pub struct ProgressPlan {
@@ -182,8 +174,10 @@ pub struct ProgressPlan {
 /// `[reproduce]`.
 #[derive(Debug, Clone, Default)]
 pub struct ReproducePlan {
-    /// In the order in which they run.
+    /// Algorithms and arms, in the order in which they run.
     pub algorithms: Vec<String>,
+    /// Names of all arms that the configuration has.
+    pub arms: Vec<String>,
     /// Of each algorithm.
     pub seeds: u64,
 }
@@ -192,7 +186,7 @@ pub struct ReproducePlan {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClaimRow {
-    /// The algorithm whose runs are checked; all that ran when absent.
+    /// The algorithm or arm whose runs are checked; all that ran when absent.
     pub algorithm: Option<String>,
     /// What must hold.
     pub check: Claim,
@@ -213,6 +207,7 @@ impl Plan {
         let rl = sections::rl(r);
         let plan = Self {
             experiment: r.get("experiment", "the experiment's name"),
+            arm: sections::arm(r),
             run: sections::run(r),
             model: sections::model(r, source.on_paper),
             policy: sections::policy(r),
@@ -222,7 +217,7 @@ impl Plan {
             reward: RewardPlan::read(r),
             stands_in_for: r.find("reward.stands_in_for", "the name of the paper's reward"),
             prompts: r.choice("prompts.set", &PromptSet::ALL.map(|set| (set.name(), set))),
-            eval: sections::eval(r),
+            eval: evals::eval(r),
             progress: sections::progress(r),
             reproduce: sections::reproduce(r),
             entries: Vec::new(),
@@ -235,6 +230,11 @@ impl Plan {
         })
     }
 
+    /// What the run is called beside others of its experiment: its arm, else its algorithm.
+    pub fn label(&self) -> &str {
+        self.arm.as_deref().unwrap_or(self.rl.algorithm.name())
+    }
+
     /// Sets libtorch's number of threads: of the calling thread, and of all that start later.
     pub fn use_threads(&self) {
         tch::set_num_threads(self.run.threads as i32);
@@ -245,6 +245,7 @@ impl Plan {
         self.reward.check_prompts(r, "prompts.set", self.prompts);
         self.reward
             .check_judge(r, &self.model.source.path, &self.progress.prompts);
+        self.eval.check_judge(r, &self.model.source.path);
         for &set in &self.eval.sets {
             self.reward.check_prompts(r, "eval.sets", set);
         }

@@ -43,7 +43,7 @@ impl fmt::Display for Problem {
 }
 
 /// Sections that hold other layers or lists, and no keys of their own.
-const LAYERS: [&str; 2] = ["algorithms", "presets"];
+const LAYERS: [&str; 3] = ["algorithms", "presets", "arms"];
 
 /// Reads keys of a figment; a bad or missing value is noted, and stands in as the type's default.
 #[derive(Debug)]
@@ -152,6 +152,14 @@ impl Reader {
     /// Whether a key has a value.
     pub fn is_set(&self, key: &str) -> bool {
         self.figment.find_value(key).is_ok()
+    }
+
+    /// Names of the tables in a section, in their order in the file.
+    pub fn tables(&self, key: &str) -> Vec<String> {
+        match self.figment.find_value(key) {
+            Ok(Value::Dict(_, dict)) => dict.into_keys().collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// How much is wrong so far.

@@ -2,17 +2,30 @@
 
 use std::time::Duration;
 
-use ddpo_reward::prompts::PromptSet;
 use figment::value::Value;
 use tch::Device;
 
 use super::method::Algorithm;
 use super::plan::{
-    ClaimRow, DTYPES, EvalPlan, ModelPlan, ModelSource, PolicyPlan, ProgressPlan, ReproducePlan,
+    ClaimRow, DTYPES, ModelPlan, ModelSource, PolicyPlan, ProgressPlan, ReproducePlan,
     RlPlan, RunPlan, SamplerPlan, Train,
 };
 use super::reader::Reader;
 use crate::suggest::nearest;
+
+/// A resolved configuration names its arm, and has the sections of none.
+pub(super) fn arm(r: &mut Reader) -> Option<String> {
+    let arm: String = r.find("arm", "the name of an arm of the experiment")?;
+    let known = r.tables("arms");
+    if !known.is_empty() && !known.contains(&arm) {
+        let hint = match nearest(&arm, known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!("expected one of {}", known.join(", ")),
+        };
+        r.problem("arm", format!("is \"{arm}\", which is no arm: {hint}"));
+    }
+    Some(arm)
+}
 
 pub(super) fn run(r: &mut Reader) -> RunPlan {
     RunPlan {
@@ -135,32 +148,6 @@ pub(super) fn rl(r: &mut Reader) -> RlPlan {
     }
 }
 
-pub(super) fn eval(r: &mut Reader) -> EvalPlan {
-    let key = "eval.sets";
-    let names: Vec<String> = r.get(key, "a list of prompt sets");
-    let sets = names.iter().filter_map(|name| {
-        let set = PromptSet::by_name(name);
-        if set.is_none() {
-            let known = PromptSet::ALL.map(PromptSet::name);
-            let hint = match nearest(name, known) {
-                Some(near) => format!("did you mean \"{near}\"?"),
-                None => format!("expected some of {}", known.join(", ")),
-            };
-            r.problem(
-                key,
-                format!("has \"{name}\", which is no prompt set: {hint}"),
-            );
-        }
-        set
-    });
-    let sets = sets.collect();
-    EvalPlan {
-        sets,
-        samples: r.count("eval.samples", 2..=1_000_000) as usize,
-        every: r.count("eval.every", 1..=1_000_000),
-    }
-}
-
 pub(super) fn progress(r: &mut Reader) -> ProgressPlan {
     ProgressPlan {
         prompts: r.get("progress.prompts", "a list of prompts"),
@@ -177,7 +164,8 @@ pub(super) fn for_reports(r: &mut Reader) {
 
 pub(super) fn reproduce(r: &mut Reader) -> ReproducePlan {
     ReproducePlan {
-        algorithms: r.get("reproduce.algorithms", "a list of algorithms"),
+        algorithms: r.get("reproduce.algorithms", "a list of algorithms or arms"),
+        arms: r.tables("arms"),
         seeds: r.count("reproduce.seeds", 1..=1000),
     }
 }

@@ -40,9 +40,9 @@ fn shipped_configurations_are_whole_for_every_algorithm() {
             ("rwr", 20),
             ("rwr-sparse", 20),
         ] {
-            let algorithm = Some(algorithm.to_owned());
+            let arm = Some(algorithm.to_owned());
             let plan = Plan::load(&Source {
-                algorithm,
+                arm,
                 ..source(name, &[])
             })
             .expect(name);
@@ -58,7 +58,7 @@ fn shipped_configurations_are_whole_for_every_algorithm() {
 fn under(name: &str, preset: &str, algorithm: &str) -> Result<Plan, Failure> {
     Plan::load(&Source {
         preset: Some(preset.to_owned()),
-        algorithm: Some(algorithm.to_owned()),
+        arm: Some(algorithm.to_owned()),
         on_paper: true,
         ..source(name, &[])
     })

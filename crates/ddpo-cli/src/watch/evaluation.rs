@@ -10,13 +10,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use ddpo_eval::evals::EVAL_COLUMNS;
 use ddpo_eval::stats::Summary;
-use ddpo_reward::Prompt;
+use ddpo_reward::{Images, Prompt};
 use ddpo_reward::prompts::PromptSet;
 use ddpo_sched::{KeyedNoise, Seeds, Stream};
 use ddpo_train::{Boundary, Error, Event, Observer, RewardWorker};
 use indicatif::ProgressBar;
 
 use super::Screen;
+use super::panel::Panel;
 use super::tables::{append, cut};
 use crate::config::EvalPlan;
 
@@ -25,6 +26,7 @@ pub struct Evaluation<'a> {
     path: PathBuf,
     plan: EvalPlan,
     rewards: &'a RewardWorker,
+    panel: Panel,
     seeds: Seeds,
     batch: usize,
     title: String,
@@ -41,24 +43,27 @@ impl<'a> Evaluation<'a> {
         seeds: Seeds,
         batch: usize,
         (title, screen, bar): (&str, &Screen, ProgressBar),
-    ) -> Self {
-        Self {
+    ) -> Result<Self> {
+        Ok(Self {
             path: folder.join("eval.csv"),
             plan: plan.clone(),
             rewards,
+            panel: Panel::new(&plan.panel)?,
             seeds,
             batch,
             title: title.to_owned(),
             screen: screen.clone(),
             bar,
-        }
+        })
     }
 
-    fn evaluate(&self, boundary: &Boundary<'_>) -> Result<()> {
+    fn evaluate(&mut self, boundary: &Boundary<'_>) -> Result<()> {
         let mut rows = Vec::new();
         for &set in &self.plan.sets {
             let asked = asked(&set.prompts(), self.plan.samples);
-            let rewards = self.rewards_of(boundary, set, &asked)?;
+            let (images, rewards) = self.draw(boundary, set, &asked)?;
+            let prompts: Vec<Prompt> = asked.iter().map(|(_, prompt)| prompt.clone()).collect();
+            let measured = self.panel.measure(&images, &prompts)?;
             let values: Vec<f64> = rewards.iter().map(|&r| f64::from(r)).collect();
             let summary = Summary::of(&values)?;
             self.screen.line(&format!(
@@ -75,39 +80,67 @@ impl<'a> Evaluation<'a> {
                 asked
                     .iter()
                     .zip(&rewards)
-                    .map(|(sample, reward)| cells(boundary, set, sample, *reward)),
+                    .enumerate()
+                    .map(|(at, (sample, reward))| {
+                        let mut cells = cells(boundary, set, sample, *reward);
+                        cells.extend(measured.iter().map(|values| values[at].to_string()));
+                        cells
+                    }),
             );
         }
         cut(&self.path, boundary.epochs_done)?;
-        append(&self.path, &EVAL_COLUMNS, rows.into_iter())
+        let columns: Vec<&str> = EVAL_COLUMNS
+            .into_iter()
+            .chain(self.panel.columns())
+            .collect();
+        append(&self.path, &columns, rows.into_iter())?;
+        self.warn_of_parting(boundary.epochs_done)
     }
 
-    /// Pictures go to the reward as they come.
-    fn rewards_of(
+    /// Says so when reward and judge part at this evaluation.
+    fn warn_of_parting(&self, epochs_done: u64) -> Result<()> {
+        let (Some(rule), Some(set)) = (&self.plan.stop_rule, self.plan.sets.first()) else {
+            return Ok(());
+        };
+        let rule = rule.on(*set);
+        let found = rule.apply(&ddpo_eval::evals::read(&self.path)?);
+        let found = found.map_err(anyhow::Error::msg)?;
+        if found.parting.as_ref().is_some_and(|parting| parting.at.epoch == epochs_done) {
+            self.screen
+                .line(&format!("{}: {}", self.title, found.statement(&rule)));
+        }
+        Ok(())
+    }
+
+    /// Pictures and their rewards; they go to the reward as they come.
+    fn draw(
         &self,
         boundary: &Boundary<'_>,
         set: PromptSet,
         asked: &[(u64, Prompt)],
-    ) -> Result<Vec<f32>> {
+    ) -> Result<(Images, Vec<f32>)> {
         let noise = KeyedNoise::of_stream(self.seeds, Stream::Evaluation, noise_key(set));
         self.bar
             .set_prefix(format!("{}: evaluating `{}`", self.title, set.name()));
         self.bar
             .set_length((asked.len() * boundary.sampler.steps().len()) as u64);
         self.bar.set_position(0);
-        let mut tickets = Vec::new();
+        let (mut tickets, mut drawn) = (Vec::new(), Vec::new());
         for chunk in asked.chunks(self.batch) {
             let (ids, prompts): (Vec<u64>, Vec<Prompt>) = chunk.iter().cloned().unzip();
             let images = boundary.draw(&prompts, &ids, &noise, &mut || {
                 self.bar.inc(chunk.len() as u64);
             })?;
-            tickets.push(self.rewards.submit(Arc::new(images), prompts));
+            let images = Arc::new(images);
+            tickets.push(self.rewards.submit(Arc::clone(&images), prompts));
+            drawn.push(images);
         }
         let mut rewards = Vec::with_capacity(asked.len());
         for ticket in tickets {
             rewards.extend(ticket.wait()?);
         }
-        Ok(rewards)
+        let drawn: Vec<Images> = drawn.iter().map(|images| (**images).clone()).collect();
+        Ok((Images::concat(&drawn)?, rewards))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod console;
 mod evaluation;
+mod panel;
 mod pictures;
 mod screen;
 mod tables;

@@ -59,17 +59,22 @@ impl Comparison {
     }
 
     /// Whether the second is higher by that many standard errors; without any spread, higher at all.
-    pub(super) fn exceeds(&self, standard_errors: f64) -> bool {
+    pub fn exceeds(&self, standard_errors: f64) -> bool {
         self.difference > 0.0 && self.standard_errors.is_none_or(|n| n >= standard_errors)
+    }
+
+    /// Whether the second is lower by that many standard errors; without any spread, lower at all.
+    pub fn falls_short(&self, standard_errors: f64) -> bool {
+        self.difference < 0.0 && self.standard_errors.is_none_or(|n| n <= -standard_errors)
     }
 }
 
 /// The end of a run against its start.
 pub(super) fn rise(run: &Run, metric: &Metric, epochs: usize) -> Result<Comparison, String> {
-    if let Metric::Eval(set) = metric {
+    if let Some((set, measure)) = metric.evaluated() {
         let all = evaluations(&run.evals, set);
         return match &all[..] {
-            [first, .., last] => compare_paired(first, last),
+            [first, .., last] => compare_paired(first, last, measure),
             _ => Err(format!(
                 "two evaluations of `{set}` are needed, {}",
                 evaluated(run, set, all.len())
@@ -95,14 +100,14 @@ pub(super) fn lead(
     metric: &Metric,
     epochs: usize,
 ) -> Result<Comparison, String> {
-    if let Metric::Eval(set) = metric {
+    if let Some((set, measure)) = metric.evaluated() {
         let (low, high) = (evaluations(&low.evals, set), evaluations(&high.evals, set));
         let mut pairs = high.iter().filter_map(|b| {
             let same = |a: &&Evaluation<'_>| a.reward_queries == b.reward_queries;
             Some((low.iter().find(same)?, b))
         });
         return match pairs.next_back() {
-            Some((a, b)) if b.epoch > 0 => compare_paired(a, b),
+            Some((a, b)) if b.epoch > 0 => compare_paired(a, b, measure),
             _ => Err(format!(
                 "there are no evaluations of `{set}` after the same number of reward queries"
             )),
@@ -161,8 +166,13 @@ fn compare(first: &Epochs, second: &Epochs) -> Result<Comparison, String> {
     Comparison::unpaired(&pool(first)?, &pool(second)?).map_err(|e| e.to_string())
 }
 
-fn compare_paired(first: &Evaluation<'_>, second: &Evaluation<'_>) -> Result<Comparison, String> {
-    let (before, after) = paired(first, second)?;
+/// Two evaluations of the same set, picture by picture.
+pub(crate) fn compare_paired(
+    first: &Evaluation<'_>,
+    second: &Evaluation<'_>,
+    measure: Option<&str>,
+) -> Result<Comparison, String> {
+    let (before, after) = paired(first, second, measure)?;
     Comparison::paired(&before, &after).map_err(|e| e.to_string())
 }
 

@@ -13,6 +13,8 @@ pub enum Metric {
     /// `eval/SET`: mean reward on a prompt set, from the rows of `eval.csv`. Prompts and noise are the same every
     /// time, and so the samples are paired.
     Eval(String),
+    /// `eval/SET/MEASURE`: the same pictures by a measure of the panel, such as the held-out judge.
+    Panel(String, String),
 }
 
 impl Metric {
@@ -21,6 +23,18 @@ impl Metric {
         match self {
             Self::Reward => "reward/mean".to_owned(),
             Self::Eval(set) => format!("eval/{set}"),
+            Self::Panel(set, measure) => format!("eval/{set}/{measure}"),
+        }
+    }
+}
+
+impl Metric {
+    /// Set and measure of an evaluation; none for what training saw.
+    pub(super) fn evaluated(&self) -> Option<(&str, Option<&str>)> {
+        match self {
+            Self::Reward => None,
+            Self::Eval(set) => Some((set, None)),
+            Self::Panel(set, measure) => Some((set, Some(measure))),
         }
     }
 }
@@ -29,11 +43,16 @@ impl TryFrom<String> for Metric {
     type Error = String;
 
     fn try_from(name: String) -> Result<Self, String> {
-        match name.strip_prefix("eval/") {
-            Some(set) if !set.is_empty() => Ok(Self::Eval(set.to_owned())),
-            _ if name == "reward/mean" => Ok(Self::Reward),
+        let parts: Vec<&str> = name.split('/').collect();
+        match parts[..] {
+            ["eval", set] if !set.is_empty() => Ok(Self::Eval(set.to_owned())),
+            ["eval", set, measure] if !(set.is_empty() || measure.is_empty()) => {
+                Ok(Self::Panel(set.to_owned(), measure.to_owned()))
+            }
+            ["reward", "mean"] => Ok(Self::Reward),
             _ => Err(format!(
-                "metric `{name}` is unknown: expected `reward/mean`, or `eval/` with the name of a prompt set"
+                "metric `{name}` is unknown: expected `reward/mean`, `eval/` with the name of a prompt set, or that \
+                 and `/` with the name of a measure"
             )),
         }
     }
@@ -51,10 +70,15 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written_and_others_refused() {
-        for metric in [Metric::Reward, Metric::Eval("animals".to_owned())] {
+        let (set, measure) = ("animals".to_owned(), "edges".to_owned());
+        for metric in [
+            Metric::Reward,
+            Metric::Eval(set.clone()),
+            Metric::Panel(set, measure),
+        ] {
             assert_eq!(Metric::try_from(metric.name()), Ok(metric));
         }
-        for name in ["eval/", "reward", ""] {
+        for name in ["eval/", "eval/animals/", "eval/a/b/c", "reward", ""] {
             assert!(Metric::try_from(name.to_owned()).is_err(), "{name}");
         }
     }

@@ -169,6 +169,7 @@ fn evaluated(algorithm: &str, rewards: &[&[f64]]) -> Run {
                 sample_id,
                 prompt: "cat".to_owned(),
                 reward,
+                measures: [("judge".to_owned(), -reward)].into(),
             })
     });
     Run {
@@ -179,7 +180,9 @@ fn evaluated(algorithm: &str, rewards: &[&[f64]]) -> Run {
 
 fn on_animals(mut claim: Claim) -> Claim {
     match &mut claim {
-        Claim::Rises { metric, .. } | Claim::Exceeds { metric, .. } => {
+        Claim::Rises { metric, .. }
+        | Claim::Falls { metric, .. }
+        | Claim::Exceeds { metric, .. } => {
             *metric = Metric::Eval("animals".to_owned());
         }
     }
@@ -244,4 +247,21 @@ fn what_cannot_be_paired_is_not_met_and_says_why() {
             .unwrap()
             .contains("the same number of reward queries")
     );
+}
+
+#[test]
+fn a_fall_is_a_rise_upside_down_and_the_panel_is_compared_as_the_reward_is() {
+    let run = evaluated("ddpo-is", &[&[1.0, 2.0, 3.0], &[2.0, 3.1, 4.2]]);
+    let falls = |metric: &str, standard_errors| Claim::Falls {
+        source: "Fig. 7".to_owned(),
+        metric: Metric::try_from(metric.to_owned()).unwrap(),
+        standard_errors,
+        epochs: 1,
+    };
+    let met = |claim: Claim| claim.check(std::slice::from_ref(&run))[0].met;
+    assert!(met(falls("eval/animals/judge", 3.0)));
+    assert!(!met(falls("eval/animals/judge", 1e3)));
+    assert!(!met(falls("eval/animals", 3.0)));
+    let unknown = falls("eval/animals/size", 3.0).check(std::slice::from_ref(&run));
+    assert!(unknown[0].note.as_ref().unwrap().contains("no `size`"));
 }

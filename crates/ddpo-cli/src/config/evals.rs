@@ -1,0 +1,191 @@
+//! `[eval]`: what the policy is measured on, and by what beside its reward.
+
+use ddpo_eval::parting::Rule;
+use ddpo_pocket::content::Questions;
+use ddpo_pocket::judge::Role;
+use ddpo_reward::prompts::PromptSet;
+
+use super::reader::Reader;
+use crate::model::POCKET;
+use crate::suggest::nearest;
+
+/// `[eval]`.
+#[derive(Debug, Clone)]
+pub struct EvalPlan {
+    /// Prompt sets; none for no evaluation.
+    pub sets: Vec<PromptSet>,
+    /// Pictures of each set.
+    pub samples: usize,
+    /// Evaluated every so many epochs, and at the first and last.
+    pub every: u64,
+    /// What is measured of the pictures beside the reward.
+    pub panel: Vec<Measure>,
+    /// When reward and judge have parted.
+    pub stop_rule: Option<StopRule>,
+}
+
+/// Something that is measured of a picture and that training never sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// The file's size as the JPEG rewards make it, in kB.
+    JpegSize,
+    /// Colourfulness.
+    Colourfulness,
+    /// Steps between neighbouring pixels.
+    Edges,
+    /// Distance to the other pictures of the evaluation.
+    Diversity,
+    /// Log-probability of what the prompt says, by the judge that only measures.
+    HeldOutJudge,
+    /// Whether that judge names first what the prompt names.
+    HeldOutFirst,
+}
+
+/// How it is told that a policy was trained too far.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StopRule {
+    /// The measure that should not fall.
+    pub judge: Measure,
+    /// How many standard errors of the paired difference make a change.
+    pub standard_errors: f64,
+}
+
+impl StopRule {
+    /// Over the evaluations of one set.
+    pub fn on(&self, set: PromptSet) -> Rule<'static> {
+        Rule {
+            set: set.name(),
+            judge: self.judge.name(),
+            standard_errors: self.standard_errors,
+        }
+    }
+}
+
+impl Measure {
+    /// Names in configurations and columns of `eval.csv`.
+    pub const NAMES: [(&'static str, Self); 6] = [
+        ("jpeg-size", Self::JpegSize),
+        ("colourfulness", Self::Colourfulness),
+        ("edges", Self::Edges),
+        ("diversity", Self::Diversity),
+        ("held-out-judge", Self::HeldOutJudge),
+        ("held-out-first", Self::HeldOutFirst),
+    ];
+
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::JpegSize => "jpeg-size",
+            Self::Colourfulness => "colourfulness",
+            Self::Edges => "edges",
+            Self::Diversity => "diversity",
+            Self::HeldOutJudge => "held-out-judge",
+            Self::HeldOutFirst => "held-out-first",
+        }
+    }
+
+    /// Quantity and unit, for figures.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::JpegSize => "JPEG size (kB)",
+            Self::Colourfulness => "colourfulness",
+            Self::Edges => "step between neighbours (of 255)",
+            Self::Diversity => "distance to other pictures (of 255)",
+            Self::HeldOutJudge => "held-out judge (nats)",
+            Self::HeldOutFirst => "named first by the held-out judge",
+        }
+    }
+
+    /// The measure of this name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        let found = Self::NAMES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, measure)| *measure)
+    }
+
+    /// Whether the held-out judge is asked.
+    pub fn is_judged(self) -> bool {
+        matches!(self, Self::HeldOutJudge | Self::HeldOutFirst)
+    }
+}
+
+pub(super) fn eval(r: &mut Reader) -> EvalPlan {
+    let known = PromptSet::ALL.map(PromptSet::name);
+    let sets = names(r, "eval.sets", "prompt set", PromptSet::by_name, &known);
+    let known = Measure::NAMES.map(|(name, _)| name);
+    let panel = names(r, "eval.panel", "measure", Measure::by_name, &known);
+    let standard_errors = r.number("eval.stop_rule.standard_errors", 0.0..=100.0);
+    let judge = r.choice("eval.stop_rule.judge", &Measure::NAMES);
+    // Without a panel there is nothing to tell it by, and nothing is told.
+    let stop_rule = panel.contains(&judge).then_some(StopRule {
+        judge,
+        standard_errors,
+    });
+    if stop_rule.is_none() && !panel.is_empty() {
+        let problem = format!("is \"{}\", which is not in eval.panel", judge.name());
+        r.problem("eval.stop_rule.judge", problem);
+    }
+    EvalPlan {
+        sets,
+        samples: r.count("eval.samples", 2..=1_000_000) as usize,
+        every: r.count("eval.every", 1..=1_000_000),
+        panel,
+        stop_rule,
+    }
+}
+
+/// A list of names, each of which must be known.
+fn names<T>(
+    r: &mut Reader,
+    key: &str,
+    what: &str,
+    by_name: fn(&str) -> Option<T>,
+    known: &[&str],
+) -> Vec<T> {
+    let given: Vec<String> = r.get(key, &format!("a list of {what}s"));
+    let mut found = Vec::new();
+    for name in given {
+        match by_name(&name) {
+            Some(it) => found.push(it),
+            None => {
+                let hint = match nearest(&name, known.iter().copied()) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => format!("expected some of {}", known.join(", ")),
+                };
+                r.problem(key, format!("has \"{name}\", which is no {what}: {hint}"));
+            }
+        }
+    }
+    found
+}
+
+impl EvalPlan {
+    /// Notes pictures and prompts that the held-out judge cannot look at.
+    pub(super) fn check_judge(&self, r: &mut Reader, model: &str) {
+        if !self.panel.iter().any(|measure| measure.is_judged()) {
+            return;
+        }
+        if model != POCKET {
+            let problem = format!(
+                "has the held-out judge, which knows drawings of 64x64 pixels by the model \"{POCKET}\" and nothing \
+                 else; `model.path` is \"{model}\""
+            );
+            r.problem("eval.panel", problem);
+        }
+        for set in &self.sets {
+            let prompts = set.prompts();
+            let bad = match Questions::new(Role::HeldOut) {
+                Ok(questions) => prompts
+                    .iter()
+                    .find_map(|prompt| questions.read(&prompt.text).err()),
+                Err(error) => Some(error),
+            };
+            if let Some(error) = bad {
+                let problem = format!(
+                    "has {}, which the held-out judge of eval.panel cannot judge: {error}",
+                    set.name()
+                );
+                r.problem("eval.sets", problem);
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What is measured of evaluated pictures beside their reward.
+
+use anyhow::Result;
+use ddpo_eval::pixels;
+use ddpo_pocket::content::Examiner;
+use ddpo_pocket::judge::Role;
+use ddpo_reward::{Colourfulness, Images, JpegIncompressibility, Prompt, Reward};
+use tch::Device;
+
+use crate::config::Measure;
+
+/// Measures pictures; on the CPU, whatever the policy runs on.
+pub struct Panel {
+    measures: Vec<Measure>,
+    jpeg: JpegIncompressibility,
+    judge: Option<Examiner>,
+}
+
+impl Panel {
+    /// With what these measures need.
+    pub fn new(measures: &[Measure]) -> Result<Self> {
+        let judged = measures.iter().any(|measure| measure.is_judged());
+        let judge = judged.then(|| Examiner::embedded(Role::HeldOut, Device::Cpu));
+        Ok(Self {
+            measures: measures.to_vec(),
+            jpeg: JpegIncompressibility::new()?,
+            judge: judge.transpose()?,
+        })
+    }
+
+    /// Columns of `eval.csv`, in their order.
+    pub fn columns(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.measures.iter().map(|measure| measure.name())
+    }
+
+    /// `[measure][picture]` for all pictures of an evaluation of one set.
+    pub fn measure(&mut self, images: &Images, prompts: &[Prompt]) -> Result<Vec<Vec<f64>>> {
+        let examined = match &self.judge {
+            Some(judge) => Some(judge.examine(images, prompts)?),
+            None => None,
+        };
+        let examined = examined.unwrap_or_default();
+        let wide = |scores: &[f32]| scores.iter().map(|&s| f64::from(s)).collect();
+        let measures = self.measures.clone();
+        let one = |measure| -> Result<Vec<f64>> {
+            Ok(match measure {
+                Measure::JpegSize => wide(&self.jpeg.score(images, prompts)?),
+                Measure::Colourfulness => wide(&Colourfulness.score(images, prompts)?),
+                Measure::Edges => pixels::edges(images),
+                Measure::Diversity => pixels::diversity(images),
+                Measure::HeldOutJudge => wide(&examined.log_prob),
+                Measure::HeldOutFirst => {
+                    let first = examined.named_first.iter();
+                    first.map(|&first| f64::from(u8::from(first))).collect()
+                }
+            })
+        };
+        measures.into_iter().map(one).collect()
+    }
+}
