@@ -48,6 +48,9 @@ pub struct RunConfig {
     pub reward: RewardPart,
     /// `[progress]`.
     pub progress: ProgressPart,
+    /// `[eval]`.
+    #[serde(default)]
+    pub eval: EvalPart,
     /// `[[claims]]`.
     #[serde(default)]
     pub claims: Vec<ClaimRow>,
@@ -81,6 +84,25 @@ pub struct RewardPart {
 pub struct ProgressPart {
     /// Fixed prompts.
     pub prompts: Vec<String>,
+}
+
+/// Part of `[eval]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct EvalPart {
+    /// Prompt sets.
+    #[serde(default)]
+    pub sets: Vec<String>,
+    /// When reward and judge have parted.
+    pub stop_rule: Option<StopRulePart>,
+}
+
+/// `[eval.stop_rule]`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct StopRulePart {
+    /// The measure that should not fall.
+    pub judge: String,
+    /// How many standard errors of the paired difference make a change.
+    pub standard_errors: f64,
 }
 
 impl Record {

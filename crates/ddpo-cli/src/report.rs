@@ -3,12 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ddpo_eval::Svg;
 use ddpo_eval::claims::ClaimsFile;
-use ddpo_eval::figure::RewardFigure;
+use ddpo_eval::evals::measures;
+use ddpo_eval::parting::Rule;
 use ddpo_eval::pictures::{Png, ProgressSheet};
 use ddpo_eval::report::{MetricChange, Pair, Report, RunSection, StandIn};
-use ddpo_eval::runs::Run;
 use ddpo_eval::table::Table;
 use ddpo_reward::{Reward, RewardInfo};
 
@@ -18,6 +17,8 @@ use crate::folder;
 use crate::record::{Record, check_claims, find};
 use crate::rewards;
 use crate::watch::read_sheet;
+
+mod figures;
 
 /// `ddpo report`.
 pub fn run(args: &ReportArgs) -> Result<Exit> {
@@ -62,19 +63,11 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
     let config = &records[0].config;
     let verdicts = check_claims(&config.claims, records);
     let claims = ClaimsFile::new(config.experiment.clone(), verdicts.clone());
-    let info = rewards::info(&config.reward.kind).ok_or_else(|| {
-        Failure::new(
-            Exit::Data,
-            format!("the run's reward `{}` is unknown", config.reward.kind),
-        )
-    })?;
-    // Only what needs no service and no weights is scored again.
-    let mut reward = rewards::at_hand(&config.reward.kind)?;
-    let figures = figures(records, &info, &folder.join("figures"))?;
-    let mut sections = Vec::new();
-    for record in records {
-        sections.push(section(record, folder, reward.as_deref_mut())?);
-    }
+    let figures = figures::draw(records, &folder.join("figures"))?;
+    let sections = records
+        .iter()
+        .map(|record| section(record, folder))
+        .collect::<Result<_>>()?;
     let command = if command.is_empty() {
         records[0].fact("command")
     } else {
@@ -84,10 +77,12 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
         title: config.title.clone(),
         experiment: config.experiment.clone(),
         preset: records[0].fact("preset"),
-        stand_in: stand_in(&records[0], &info),
-        facts: facts(records, &info),
+        stand_ins: stand_ins(records)?,
+        facts: facts(records)?,
         verdicts,
-        figures,
+        figures: figures.rewards,
+        panel: figures.panel,
+        useful: records.iter().filter_map(useful).collect(),
         runs: sections,
         command,
     };
@@ -96,46 +91,35 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
     Ok(claims)
 }
 
-/// The figures with their captions, written into `folder` as SVG and PNG.
-fn figures(records: &[Record], reward: &RewardInfo, folder: &Path) -> Result<Vec<(Svg, String)>> {
-    let first = &records[0];
-    let mut title = format!("{}, {}", first.config.experiment, first.fact("preset"));
-    if first.config.reward.stands_in_for.is_some() {
-        title += &format!(": {}, a stand-in", first.config.reward.kind);
-    }
-    let runs: Vec<Run> = records.iter().map(|record| record.run.clone()).collect();
-    let label = reward.label();
-    let of_samples = RewardFigure::of_runs(&title, &label, &runs);
-    let mut all = vec![(
-        "reward",
-        of_samples,
-        "Mean reward of each epoch's training samples over reward queries.",
-    )];
-    if let Some(of_evals) = RewardFigure::of_evals(&title, &label, &runs) {
-        all.push((
-            "evaluation",
-            of_evals,
-            "Mean reward on the evaluation's prompts, which are drawn from the same noise each time.",
-        ));
-    }
-    let doing = "cannot draw the report";
-    fs::create_dir_all(folder).or_exit(Exit::Other, doing)?;
-    let mut drawn = Vec::new();
-    for (name, figure, caption) in all {
-        let svg = figure.svg().or_exit(Exit::Other, doing)?;
-        folder::write(&folder.join(format!("{name}.svg")), svg.as_str())?;
-        let png = svg.png(2.0).or_exit(Exit::Other, doing)?;
-        fs::write(folder.join(format!("{name}.png")), png).or_exit(Exit::Other, doing)?;
-        drawn.push((svg, caption.to_owned()));
-    }
-    Ok(drawn)
+/// What the run's reward measures.
+fn reward_info(record: &Record) -> Result<RewardInfo> {
+    let kind = &record.config.reward.kind;
+    rewards::info(kind)
+        .ok_or_else(|| Failure::new(Exit::Data, format!("the run's reward `{kind}` is unknown")))
 }
 
-fn section(
-    record: &Record,
-    folder: &Path,
-    reward: Option<&mut (dyn Reward + '_)>,
-) -> Result<RunSection> {
+/// Whether reward and judge have parted, in a sentence; none where no judge looked.
+fn useful(record: &Record) -> Option<(String, String)> {
+    let eval = &record.config.eval;
+    let stop_rule = eval.stop_rule.as_ref()?;
+    let rule = Rule {
+        set: eval.sets.first()?,
+        judge: &stop_rule.judge,
+        standard_errors: stop_rule.standard_errors,
+    };
+    let statement = match rule.apply(&record.run.evals) {
+        Ok(found) => found.statement(&rule),
+        Err(reason) => reason,
+    };
+    let is_measured = measures(&record.run.evals).contains(&rule.judge);
+    is_measured.then(|| (title(record), statement))
+}
+
+fn title(record: &Record) -> String {
+    format!("{}, seed {}", record.run.algorithm, record.run.seed)
+}
+
+fn section(record: &Record, folder: &Path) -> Result<RunSection> {
     let doing = "cannot draw the pictures of the run";
     let prompts = &record.config.progress.prompts;
     let sheet = read_sheet(&record.path, prompts).or_exit(Exit::Data, doing)?;
@@ -148,8 +132,9 @@ fn section(
             png,
             "The same prompts from the same noise through training.".into(),
         ));
-        if let Some(reward) = reward {
-            pairs = before_and_after(sheet, reward)?;
+        // Only what needs no service and no weights of its own is scored again.
+        if let Some(mut reward) = rewards::at_hand(&record.config.reward.kind)? {
+            pairs = before_and_after(sheet, reward.as_mut())?;
         }
     }
     let link = record
@@ -158,7 +143,7 @@ fn section(
         .ok()
         .filter(|path| !path.as_os_str().is_empty());
     Ok(RunSection {
-        title: format!("{}, seed {}", record.run.algorithm, record.run.seed),
+        title: title(record),
         link: link.map(|path| path.join("report.html").display().to_string()),
         metrics: MetricChange::of(&record.run.metrics),
         progress,
@@ -190,27 +175,44 @@ fn before_and_after(sheet: &ProgressSheet, reward: &mut dyn Reward) -> Result<Ve
     sheet.prompts.iter().enumerate().map(pair).collect()
 }
 
-fn stand_in(record: &Record, reward: &RewardInfo) -> Option<StandIn> {
-    let paper = record.config.reward.stands_in_for.as_ref()?;
-    Some(StandIn {
-        used: reward.quantity.clone(),
-        stands_for: format!("the paper's reward “{paper}”"),
-        reason: format!(
-            "That reward cannot run on the preset {}.",
-            record.fact("preset")
-        ),
-    })
+/// One notice for each reward that is not the paper's.
+fn stand_ins(records: &[Record]) -> Result<Vec<StandIn>> {
+    let mut all: Vec<StandIn> = Vec::new();
+    for record in records {
+        let Some(paper) = &record.config.reward.stands_in_for else {
+            continue;
+        };
+        let notice = StandIn {
+            used: reward_info(record)?.quantity,
+            stands_for: format!("the paper's reward “{paper}”"),
+            reason: format!(
+                "That reward cannot run on the preset {}.",
+                record.fact("preset")
+            ),
+        };
+        if !all.contains(&notice) {
+            all.push(notice);
+        }
+    }
+    Ok(all)
 }
 
-fn facts(records: &[Record], reward: &RewardInfo) -> Vec<(String, String)> {
+fn facts(records: &[Record]) -> Result<Vec<(String, String)>> {
     let first = &records[0];
     let seconds: f64 = records
         .iter()
         .filter_map(|record| record.manifest["seconds"].as_f64())
         .sum();
     let queries: usize = records.iter().map(|record| record.run.samples.len()).sum();
+    let mut labels: Vec<String> = Vec::new();
+    for record in records {
+        let label = reward_info(record)?.label();
+        if !labels.contains(&label) {
+            labels.push(label);
+        }
+    }
     let mut facts = vec![
-        ("Reward".to_owned(), reward.label()),
+        ("Reward".to_owned(), labels.join("; ")),
         ("Reward queries".to_owned(), queries.to_string()),
         ("Time".to_owned(), format!("{:.0} s", seconds)),
     ];
@@ -226,5 +228,5 @@ fn facts(records: &[Record], reward: &RewardInfo) -> Vec<(String, String)> {
             facts.push((label.to_owned(), value));
         }
     }
-    facts
+    Ok(facts)
 }

@@ -55,11 +55,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         title: "Aesthetic quality".to_owned(),
         experiment: "aesthetic".to_owned(),
         preset: "pocket".to_owned(),
-        stand_in: Some(StandIn {
+        stand_ins: vec![StandIn {
             used: "colourfulness (Hasler and Süsstrunk 2003)".to_owned(),
             stands_for: "the LAION aesthetic score".to_owned(),
             reason: "That needs CLIP ViT-L/14, which is not shipped.".to_owned(),
-        }),
+        }],
         facts: [
             ("Model", "made up"),
             ("Reward", "colourfulness"),
@@ -72,6 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         runs: sections.collect::<Result<_, _>>()?,
         command: "cargo xtask reproduce aesthetic --algorithms ddpo-is,ddpo-sf --seeds 2"
             .to_owned(),
+        ..Report::default()
     };
     fs::write(out.join("report.html"), report.html())?;
     Ok(())

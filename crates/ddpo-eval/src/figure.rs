@@ -92,12 +92,15 @@ impl Curve {
         Self(points)
     }
 
-    /// From a run's evaluations of one prompt set.
-    pub fn of_set(run: &Run, set: &str) -> Self {
+    /// From a run's evaluations of one prompt set: their reward, or a measure of the panel. Empty where there is none.
+    pub fn of_set(run: &Run, set: &str, measure: Option<&str>) -> Self {
         let point = |evaluation: Evaluation<'_>| {
-            let mut rewards: Vec<f64> = evaluation.rows.values().map(|row| row.reward).collect();
-            rewards.retain(|r| r.is_finite());
-            let summary = Summary::of(&rewards).ok()?;
+            let values = evaluation.rows.values();
+            let values: Vec<f64> = values
+                .filter_map(|row| row.value(measure))
+                .filter(|value| value.is_finite())
+                .collect();
+            let summary = Summary::of(&values).ok()?;
             Some(CurvePoint {
                 queries: evaluation.reward_queries as f64,
                 mean: summary.mean,
@@ -196,12 +199,13 @@ impl RewardFigure {
         }
     }
 
-    /// Rewards on the prompt sets of `eval.csv`: a line for each algorithm and set, bands as in
-    /// [`of_runs`](Self::of_runs). `None` if no run evaluated anything.
+    /// Rewards on the prompt sets of `eval.csv`, or a measure of the panel: a line for each algorithm and set, bands as
+    /// in [`of_runs`](Self::of_runs). `None` if no run evaluated anything.
     pub fn of_evals(
         title: impl Into<String>,
         y_label: impl Into<String>,
         runs: &[Run],
+        measure: Option<&str>,
     ) -> Option<Self> {
         let mut names: Vec<&str> = Vec::new();
         for set in runs.iter().flat_map(|run| sets(&run.evals)) {
@@ -209,8 +213,11 @@ impl RewardFigure {
                 names.push(set);
             }
         }
-        let of_set =
-            |set: &&str| lines(runs, &format!(" on {set}"), &|run| Curve::of_set(run, set));
+        let of_set = |set: &&str| {
+            lines(runs, &format!(" on {set}"), &|run| {
+                Curve::of_set(run, set, measure)
+            })
+        };
         (!names.is_empty()).then(|| Self {
             title: title.into(),
             note: note(runs, "an evaluation, the same prompts and noise each time"),

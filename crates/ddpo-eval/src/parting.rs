@@ -111,7 +111,11 @@ impl Useful {
                 rule.set,
                 parting.at.epoch,
                 parting.at.reward_queries,
-                parting.judge.standard_errors.unwrap_or(f64::NEG_INFINITY).abs(),
+                parting
+                    .judge
+                    .standard_errors
+                    .unwrap_or(f64::NEG_INFINITY)
+                    .abs(),
                 best.epoch,
                 best.reward_queries
             ),
@@ -159,7 +163,11 @@ mod tests {
         assert_eq!(parting.at.epoch, 3);
         // The judge fell from the evaluation that it liked best, not from the first.
         assert!((parting.judge.difference + 1.5).abs() < 0.1);
-        assert!(found.statement(&RULE).contains("part on `animals` after 3 epochs"));
+        assert!(
+            found
+                .statement(&RULE)
+                .contains("part on `animals` after 3 epochs")
+        );
     }
 
     #[test]

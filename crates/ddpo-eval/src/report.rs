@@ -21,14 +21,18 @@ pub struct Report {
     pub experiment: String,
     /// Name of the preset, such as `pocket`.
     pub preset: String,
-    /// Named in a notice at the top where the reward is not the paper's.
-    pub stand_in: Option<StandIn>,
+    /// Named in notices at the top where rewards are not the paper's.
+    pub stand_ins: Vec<StandIn>,
     /// A few words and their values: model, reward, device, duration.
     pub facts: Vec<(String, String)>,
     /// Claims, checked; with several runs, of all of them.
     pub verdicts: Vec<Verdict>,
     /// Figures with captions.
     pub figures: Vec<(Svg, String)>,
+    /// Figures of what training never saw, with captions; smaller.
+    pub panel: Vec<(Svg, String)>,
+    /// Runs, and whether their reward and a judge have parted, in a sentence.
+    pub useful: Vec<(String, String)>,
     /// One run, or several of one experiment.
     pub runs: Vec<RunSection>,
     /// What to type to get this again.
@@ -130,11 +134,16 @@ impl Report {
             h1 { (self.title) }
             p.soft { "Experiment " code { (self.experiment) } ", preset " code { (self.preset) }
                 @if self.runs.len() > 1 { ", " (self.runs.len()) " runs" } }
-            @if let Some(stand_in) = &self.stand_in { (notice(stand_in)) }
+            @for stand_in in &self.stand_ins { (notice(stand_in)) }
             (facts(&self.facts))
             (claims(&self.verdicts))
-            @for (svg, caption) in &self.figures {
-                figure { div.scroll { (PreEscaped(svg.as_str())) } figcaption { (caption) } }
+            @for (svg, caption) in &self.figures { (figure(svg, caption)) }
+            @if !self.panel.is_empty() {
+                h2 { "Beside the reward" }
+                @if !self.useful.is_empty() {
+                    ul { @for (run, statement) in &self.useful { li { strong { (run) } ": " (statement) "." } } }
+                }
+                div.panel { @for (svg, caption) in &self.panel { (figure(svg, caption)) } }
             }
             @if self.runs.len() > 1 { (index(&self.runs)) }
             @for (i, run) in self.runs.iter().enumerate() { (section(run, i)) }
@@ -142,6 +151,10 @@ impl Report {
             pre { code { (self.command) } }
         }
     }
+}
+
+fn figure(svg: &Svg, caption: &str) -> Markup {
+    html! { figure { div.scroll { (PreEscaped(svg.as_str())) } figcaption { (caption) } } }
 }
 
 fn notice(stand_in: &StandIn) -> Markup {

@@ -69,14 +69,16 @@ fn report(n_runs: u64) -> Report {
         title: HOSTILE.to_owned(),
         experiment: HOSTILE.to_owned(),
         preset: HOSTILE.to_owned(),
-        stand_in: Some(StandIn {
+        stand_ins: vec![StandIn {
             used: HOSTILE.to_owned(),
             stands_for: HOSTILE.to_owned(),
             reason: HOSTILE.to_owned(),
-        }),
+        }],
         facts: vec![(HOSTILE.to_owned(), HOSTILE.to_owned())],
         verdicts: check(&[claim], &runs),
         figures: vec![(figure.svg().unwrap(), HOSTILE.to_owned())],
+        panel: vec![(figure.svg().unwrap(), HOSTILE.to_owned())],
+        useful: vec![(HOSTILE.to_owned(), HOSTILE.to_owned())],
         runs: runs.iter().map(section).collect(),
         command: HOSTILE.to_owned(),
     }
@@ -123,18 +125,18 @@ fn nothing_is_loaded_from_anywhere() {
 #[test]
 fn a_stand_in_is_named_at_the_top_and_only_where_there_is_one() {
     let mut r = report(1);
-    r.stand_in = Some(StandIn {
+    r.stand_ins = vec![StandIn {
         used: "colourfulness".to_owned(),
         stands_for: "the LAION aesthetic score".to_owned(),
         reason: "Its weights are not shipped.".to_owned(),
-    });
+    }];
     let html = r.html();
     let notice = html.find("Stand-in reward.").unwrap();
     assert!(notice < html.find("Claims").unwrap());
     assert!(
         html[notice..].contains("<strong>colourfulness</strong>, which stands in for the LAION")
     );
-    r.stand_in = None;
+    r.stand_ins.clear();
     assert!(!r.html().contains("Stand-in"));
 }
 

@@ -22,6 +22,8 @@ pub struct EvalPlan {
     pub panel: Vec<Measure>,
     /// When reward and judge have parted.
     pub stop_rule: Option<StopRule>,
+    /// Why a part of the panel that was asked for is not there.
+    pub left_out: Option<String>,
 }
 
 /// Something that is measured of a picture and that training never sees.
@@ -130,6 +132,7 @@ pub(super) fn eval(r: &mut Reader) -> EvalPlan {
         every: r.count("eval.every", 1..=1_000_000),
         panel,
         stop_rule,
+        left_out: None,
     }
 }
 
@@ -159,33 +162,38 @@ fn names<T>(
 }
 
 impl EvalPlan {
-    /// Notes pictures and prompts that the held-out judge cannot look at.
-    pub(super) fn check_judge(&self, r: &mut Reader, model: &str) {
+    /// Leaves the held-out judge out of the panel where it cannot look at the pictures, and notes why: a configuration
+    /// that runs on the pocket model runs on others too.
+    pub(super) fn for_model(mut self, model: &str) -> Self {
         if !self.panel.iter().any(|measure| measure.is_judged()) {
-            return;
+            return self;
         }
+        let Some(reason) = self.unjudged(model) else {
+            return self;
+        };
+        self.panel.retain(|measure| !measure.is_judged());
+        self.stop_rule = self.stop_rule.filter(|rule| !rule.judge.is_judged());
+        self.left_out = Some(format!("the held-out judge does not measure: {reason}"));
+        self
+    }
+
+    fn unjudged(&self, model: &str) -> Option<String> {
         if model != POCKET {
-            let problem = format!(
-                "has the held-out judge, which knows drawings of 64x64 pixels by the model \"{POCKET}\" and nothing \
-                 else; `model.path` is \"{model}\""
-            );
-            r.problem("eval.panel", problem);
+            return Some(format!(
+                "it knows the drawings of the model \"{POCKET}\", and `model.path` is \"{model}\""
+            ));
         }
-        for set in &self.sets {
+        let questions = match Questions::new(Role::HeldOut) {
+            Ok(questions) => questions,
+            Err(error) => return Some(error.to_string()),
+        };
+        self.sets.iter().find_map(|set| {
             let prompts = set.prompts();
-            let bad = match Questions::new(Role::HeldOut) {
-                Ok(questions) => prompts
-                    .iter()
-                    .find_map(|prompt| questions.read(&prompt.text).err()),
-                Err(error) => Some(error),
-            };
-            if let Some(error) = bad {
-                let problem = format!(
-                    "has {}, which the held-out judge of eval.panel cannot judge: {error}",
-                    set.name()
-                );
-                r.problem("eval.sets", problem);
-            }
-        }
+            let mut bad = prompts
+                .iter()
+                .filter_map(|prompt| questions.read(&prompt.text).err());
+            let error = bad.next()?;
+            Some(format!("of `{}` in eval.sets, {error}", set.name()))
+        })
     }
 }

@@ -94,9 +94,8 @@ pub fn layer(source: &Source) -> Result<Figment> {
     let sets = sets(source, &file)?;
     let set = |figment: Figment| sets.iter().cloned().fold(figment, Figment::merge);
     // A wrong type here is reported with all other problems, by the reader.
-    let name = |figment: Figment, key| -> String {
-        set(figment).extract_inner(key).unwrap_or_default()
-    };
+    let name =
+        |figment: Figment, key| -> String { set(figment).extract_inner(key).unwrap_or_default() };
     let of_preset = format!("presets.{}", source.preset());
     let arm = match name(file.clone(), "arm") {
         arm if arm.is_empty() => Figment::new(),
@@ -143,11 +142,7 @@ fn sets(source: &Source, file: &Figment) -> Result<Vec<Set>> {
     let model = source.model.iter();
     let model = model.map(|path| Set::new("model.path", path.as_str().into(), "--model"));
     let pairs = source.set.iter().map(|pair| Set::parse(pair));
-    arm.chain(seed)
-        .chain(model)
-        .map(Ok)
-        .chain(pairs)
-        .collect()
+    arm.chain(seed).chain(model).map(Ok).chain(pairs).collect()
 }
 
 fn preset(name: &str, folder: &Path) -> Result<Parsed> {

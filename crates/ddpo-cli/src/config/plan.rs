@@ -226,6 +226,7 @@ impl Plan {
         plan.check(r);
         Ok(Self {
             entries: reader.finish()?,
+            eval: plan.eval.for_model(&plan.model.source.path),
             ..plan
         })
     }
@@ -245,7 +246,6 @@ impl Plan {
         self.reward.check_prompts(r, "prompts.set", self.prompts);
         self.reward
             .check_judge(r, &self.model.source.path, &self.progress.prompts);
-        self.eval.check_judge(r, &self.model.source.path);
         for &set in &self.eval.sets {
             self.reward.check_prompts(r, "eval.sets", set);
         }

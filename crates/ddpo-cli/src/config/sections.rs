@@ -7,8 +7,8 @@ use tch::Device;
 
 use super::method::Algorithm;
 use super::plan::{
-    ClaimRow, DTYPES, ModelPlan, ModelSource, PolicyPlan, ProgressPlan, ReproducePlan,
-    RlPlan, RunPlan, SamplerPlan, Train,
+    ClaimRow, DTYPES, ModelPlan, ModelSource, PolicyPlan, ProgressPlan, ReproducePlan, RlPlan,
+    RunPlan, SamplerPlan, Train,
 };
 use super::reader::Reader;
 use crate::suggest::nearest;

@@ -3,10 +3,22 @@ use std::path::Path;
 use super::*;
 use crate::failure::{Exit, Failure};
 
+mod arms;
 mod judge;
 mod methods;
 
 const CONFIGS: [&str; 3] = ["compressibility", "incompressibility", "aesthetic"];
+
+/// Experiments whose runs are not the four algorithms of Fig. 4.
+const WITH_ARMS: [&str; 7] = [
+    "alignment",
+    "generalization",
+    "overoptimization",
+    "dpok",
+    "cfg-ablation",
+    "interleaving",
+    "samples",
+];
 
 fn source(name: &str, set: &[&str]) -> Source {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");

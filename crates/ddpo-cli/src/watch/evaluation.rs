@@ -10,8 +10,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use ddpo_eval::evals::EVAL_COLUMNS;
 use ddpo_eval::stats::Summary;
-use ddpo_reward::{Images, Prompt};
 use ddpo_reward::prompts::PromptSet;
+use ddpo_reward::{Images, Prompt};
 use ddpo_sched::{KeyedNoise, Seeds, Stream};
 use ddpo_train::{Boundary, Error, Event, Observer, RewardWorker};
 use indicatif::ProgressBar;
@@ -44,6 +44,9 @@ impl<'a> Evaluation<'a> {
         batch: usize,
         (title, screen, bar): (&str, &Screen, ProgressBar),
     ) -> Result<Self> {
+        if let Some(note) = plan.left_out.as_ref().filter(|_| !plan.sets.is_empty()) {
+            screen.line(&format!("{title}: {note}"));
+        }
         Ok(Self {
             path: folder.join("eval.csv"),
             plan: plan.clone(),
@@ -105,7 +108,11 @@ impl<'a> Evaluation<'a> {
         let rule = rule.on(*set);
         let found = rule.apply(&ddpo_eval::evals::read(&self.path)?);
         let found = found.map_err(anyhow::Error::msg)?;
-        if found.parting.as_ref().is_some_and(|parting| parting.at.epoch == epochs_done) {
+        if found
+            .parting
+            .as_ref()
+            .is_some_and(|parting| parting.at.epoch == epochs_done)
+        {
             self.screen
                 .line(&format!("{}: {}", self.title, found.statement(&rule)));
         }

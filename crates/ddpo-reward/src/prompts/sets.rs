@@ -23,6 +23,14 @@ pub enum PromptSet {
     Activities,
     /// The same with [`PAPER_ACTIVITIES`]: "a cat washing dishes".
     ActivitiesPaper,
+    /// The third of `activities-paper` that washes dishes: 45 prompts.
+    WashingDishes,
+    /// The third of `activities-paper` that rides a bike: 45 prompts.
+    RidingABike,
+    /// The third of `activities-paper` that plays chess: 45 prompts.
+    PlayingChess,
+    /// [`POCKET_UNSEEN_ANIMALS`] with every one of [`PAPER_ACTIVITIES`]: 69 prompts.
+    PocketUnseenActivities,
     /// [`COUNTED_ANIMALS`], two to eight of them: "six monkeys", 154 prompts, animal by animal.
     Counting,
     /// [`DPOK`].
@@ -39,13 +47,17 @@ pub enum PromptSet {
 
 impl PromptSet {
     /// All sets.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Animals,
         Self::ImagenetAnimals,
         Self::UnseenAnimals,
         Self::Objects,
         Self::Activities,
         Self::ActivitiesPaper,
+        Self::WashingDishes,
+        Self::RidingABike,
+        Self::PlayingChess,
+        Self::PocketUnseenActivities,
         Self::Counting,
         Self::Dpok,
         Self::Wolf,
@@ -63,6 +75,10 @@ impl PromptSet {
             Self::Objects => "objects",
             Self::Activities => "activities",
             Self::ActivitiesPaper => "activities-paper",
+            Self::WashingDishes => "washing-dishes",
+            Self::RidingABike => "riding-a-bike",
+            Self::PlayingChess => "playing-chess",
+            Self::PocketUnseenActivities => "pocket-unseen-activities",
             Self::Counting => "counting",
             Self::Dpok => "dpok",
             Self::Wolf => "wolf",
@@ -79,18 +95,19 @@ impl PromptSet {
 
     /// The prompts, numbered from 0.
     pub fn prompts(self) -> Vec<Prompt> {
-        let doing = |activities: [&'static str; 3]| {
-            numbered(COMMON_ANIMALS.iter().flat_map(|animal| {
-                activities.map(|activity| format!("{} {activity}", with_article(animal)))
-            }))
-        };
+        let [dishes, bike, chess] = PAPER_ACTIVITIES;
+        let common = COMMON_ANIMALS.as_slice();
         match self {
             Self::Animals => numbered(COMMON_ANIMALS),
             Self::ImagenetAnimals => numbered(imagenet_animals()),
             Self::UnseenAnimals => numbered(UNSEEN_ANIMALS),
             Self::Objects => numbered(EVERYDAY_OBJECTS),
-            Self::Activities => doing(ACTIVITIES),
-            Self::ActivitiesPaper => doing(PAPER_ACTIVITIES),
+            Self::Activities => doing(common, &ACTIVITIES),
+            Self::ActivitiesPaper => doing(common, &PAPER_ACTIVITIES),
+            Self::WashingDishes => doing(common, &[dishes]),
+            Self::RidingABike => doing(common, &[bike]),
+            Self::PlayingChess => doing(common, &[chess]),
+            Self::PocketUnseenActivities => doing(&POCKET_UNSEEN_ANIMALS, &PAPER_ACTIVITIES),
             Self::Counting => numbered(COUNTED_ANIMALS.iter().flat_map(|animal| {
                 let many = plural(animal);
                 COUNTS.map(|count| format!("{count} {many}"))
@@ -102,4 +119,14 @@ impl PromptSet {
             Self::PocketObjects => numbered(POCKET_OBJECTS),
         }
     }
+}
+
+/// Every animal with every activity, animal by animal.
+fn doing(animals: &[&str], activities: &[&str]) -> Vec<Prompt> {
+    numbered(animals.iter().flat_map(|animal| {
+        let animal = with_article(animal);
+        activities
+            .iter()
+            .map(move |activity| format!("{animal} {activity}"))
+    }))
 }
