@@ -38,6 +38,22 @@ impl Scoring {
         self.folder.path().join(name)
     }
 
+    /// Pictures and prompts of one's own; only the names' order counts.
+    pub fn of(pictures: &[image::RgbImage], prompts: &[String]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let there = folder.path().join("pictures");
+        fs::create_dir(&there).expect("a folder");
+        for (i, picture) in pictures.iter().enumerate() {
+            picture
+                .save(there.join(format!("{i:03}.png")))
+                .expect("a file");
+        }
+        let lines = prompts.join("\n") + "\n";
+        fs::write(folder.path().join("prompts.txt"), lines).expect("a file");
+        let pictures = there;
+        Self { folder, pictures }
+    }
+
     /// `ddpo score` with `--set` for each pair; writes `out.csv`.
     pub fn command(&self, reward: &str, set: &[String]) -> Command {
         let (prompts, out) = (self.path("prompts.txt"), self.path("out.csv"));

@@ -1,9 +1,13 @@
 //! The image tower and its preprocessing against transformers 5.23.0 and Pillow. Files: tests/golden/clip_vision.py.
+#[path = "../../../tests/golden/clip_vision.rs"]
+mod generated;
+
 use std::path::{Path, PathBuf};
 
 use ddpo_clip::{ClipImages, ClipVisionConfig, ClipVisionModel};
 use ddpo_torch::Store;
 use ddpo_torch::weights::{read_all, save};
+use generated::picture;
 use tch::{Device, Kind, Tensor};
 
 fn golden() -> PathBuf {
@@ -21,31 +25,6 @@ fn check(name: &str, actual: &Tensor, expected: &Tensor, tolerance: f64) {
         relative <= tolerance,
         "{name}: relative difference {relative:.2e}, largest {worst:.2e} at flat index {index}, allowed {tolerance:.0e}"
     );
-}
-
-/// Picture `i` of the generator's `picture()`, with its height and width.
-fn picture(i: u32, height: u32, width: u32) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity((height * width * 3) as usize);
-    for y in 0..height {
-        for x in 0..width {
-            for c in 0..3_u32 {
-                let hashed = x.wrapping_mul(73_856_093)
-                    ^ y.wrapping_mul(19_349_663)
-                    ^ c.wrapping_mul(83_492_791)
-                    ^ (i * 2_654_435 + 1);
-                let noise = hashed.wrapping_mul(2_654_435_761) >> 24;
-                let value = match i % 4 {
-                    0 => (x * 255 / width + y * 255 / height + c * 40) / 2 % 256,
-                    1 if (x / 3 + y / 5 + c) % 2 == 0 => 255,
-                    1 => 20,
-                    2 => noise,
-                    _ => (x * 255 / width / 2 + noise / 2) % 256,
-                };
-                bytes.push(value as u8);
-            }
-        }
-    }
-    bytes
 }
 
 fn pictures() -> Vec<(usize, usize, Vec<u8>)> {
