@@ -1,0 +1,109 @@
+//! Every feature of ddpo-reward by itself, and ddpo-encoder: their examples are built with nothing else, and run.
+
+use std::path::Path;
+use std::process::Command;
+
+use ddpo_tests::chat_server::{ChatServer, Reply};
+use ddpo_tests::scoring::small_aesthetic;
+use ddpo_tests::{Ended, ended, golden, program, root, text};
+
+/// Builds an example with these features alone, and runs it.
+fn example(package: &str, features: &str, name: &str, args: &[&str]) -> Ended {
+    let profile = program().parent().expect("target/PROFILE");
+    let target = profile.parent().expect("target");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut cargo = Command::new(cargo);
+    cargo.current_dir(root()).args(["run", "--quiet"]);
+    cargo.args(["--package", package, "--example", name]);
+    cargo.args(["--no-default-features", "--features", features]);
+    cargo.arg("--target-dir").arg(target);
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    ended(cargo.arg("--").args(args)).expect(0, &[])
+}
+
+/// What the example of one feature of ddpo-reward prints.
+fn reward(feature: &str, name: &str, args: &[&str]) -> String {
+    example("ddpo-reward", feature, name, args).stdout
+}
+
+fn number(text: &str) -> f64 {
+    text.trim().parse().expect("a number")
+}
+
+/// A small network each, from the golden files.
+#[test]
+fn networks_score_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let clip = folder.path().join("clip");
+    small_aesthetic(&clip);
+    let head = clip.join("sac+logos+ava1-l14-linearMSE.pth");
+    let args = [text(&clip), text(&head)];
+    assert!(number(&reward("aesthetic", "aesthetic", &args)).is_finite());
+
+    let liked = folder.path().join("image-reward");
+    std::fs::create_dir(&liked).expect("a folder");
+    for (from, to) in [
+        ("ImageReward.safetensors", "ImageReward.pt"),
+        ("config.json", "config.json"),
+        ("vocab.txt", "vocab.txt"),
+    ] {
+        let from = golden("image_reward").join(from);
+        std::fs::copy(from, liked.join(to)).expect("a copy");
+    }
+    let score = reward("image-reward", "image_reward", &[text(&liked)]);
+    assert!(number(&score).is_finite());
+}
+
+#[test]
+fn a_server_a_program_and_a_cache_are_asked_alone() {
+    let server = ChatServer::start(|asked| {
+        Reply::Says(match asked.question.starts_with("How many") {
+            true => "six of them".to_owned(),
+            false => "a lion".to_owned(),
+        })
+    });
+    let asked = reward("vlm", "vlm", &[&server.url(), "tiny"]);
+    assert_eq!(asked.trim(), "0.5 for: six of them | a lion");
+
+    let script = "while read -r line; do echo '{\"score\": 0.25}'; done";
+    let scores = reward("command", "command", &["sh", "-c", script]);
+    assert_eq!(scores, "night: 0.25\nsnow: 0.25\n");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let scores = reward("cache,jpeg", "cache", &[text(folder.path())]);
+    let lines: Vec<&str> = scores.lines().collect();
+    let [first, again] = lines.as_slice() else {
+        panic!("{scores}");
+    };
+    let same = first.strip_prefix("Ask: ").expect("a score");
+    assert_eq!(again.strip_prefix("Refuse: "), Some(same));
+}
+
+#[test]
+fn what_needs_no_weights_runs_alone() {
+    let scores = reward("jpeg", "composite", &[]);
+    assert!(scores.lines().count() > 0, "{scores}");
+    let scores = reward("", "own_reward", &[]);
+    assert_eq!(scores, "night: 255\nsnow: 0\n");
+}
+
+/// Against bert-score 0.3.13. Files: tests/golden/text_encoders.py.
+#[test]
+fn texts_are_compared_alone() {
+    let folder = golden("text_encoders/deberta");
+    let golden = std::fs::read(Path::new(&folder).join("scores.json")).expect("golden scores");
+    let golden: serde_json::Value = serde_json::from_slice(&golden).expect("golden scores");
+    let layer = golden["n_layers"].to_string();
+    let pair = &golden["pairs"][1];
+    let words = |key: &str| pair[key].as_str().expect("a text").to_owned();
+    let (candidate, reference) = (words("candidate"), words("reference"));
+    let args = [text(&folder), &layer, &candidate, &reference];
+    let shown = example("ddpo-encoder", "", "bert_score", &args).stdout;
+    let [p, r, f] = [0, 1, 2].map(|i| pair["scores"][i].as_f64().expect("a score"));
+    assert_eq!(
+        shown.trim(),
+        format!("precision {p:.4}, recall {r:.4}, F1 {f:.4}")
+    );
+}
