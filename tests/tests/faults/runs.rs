@@ -15,17 +15,55 @@ use super::{NAN, NO_JSON, WRONG_SHAPE, body, good_for, truth};
 const EPOCHS: usize = 2;
 const SAMPLES: usize = 8;
 
+/// What trains.
+struct Algorithm {
+    /// In configurations.
+    name: &'static str,
+    /// Keys beside those of every run here.
+    set: &'static [&'static str],
+    /// The run that met no fault.
+    whole: OnceLock<PathBuf>,
+}
+
+static DDPO: Algorithm = Algorithm {
+    name: "ddpo-is",
+    set: &[],
+    whole: OnceLock::new(),
+};
+
+static RWR: Algorithm = Algorithm {
+    name: "rwr",
+    set: &ROUND,
+    whole: OnceLock::new(),
+};
+
+static SPARSE: Algorithm = Algorithm {
+    name: "rwr-sparse",
+    set: &ROUND,
+    whole: OnceLock::new(),
+};
+
+/// A round of as many pictures as an epoch of DDPO.
+const ROUND: [&str; 4] = [
+    "rwr.samples_per_round=8",
+    "rwr.samples_per_prompt=4",
+    "rwr.updates_per_round=3",
+    "rwr.batch=4",
+];
+
 /// Two epochs of eight pictures in batches of four.
-fn run(out: &Path, url: &str, set: &[&str]) -> Ended {
+fn run(algorithm: &Algorithm, out: &Path, url: &str, set: &[&str]) -> Ended {
     let mut args = vec!["run".to_owned(), "configs/compressibility.toml".to_owned()];
     let model = format!("model.path={}", tiny_model().display());
-    let (epochs, samples, url) = (
+    let (name, epochs, samples, url) = (
+        format!("rl.algorithm={}", algorithm.name),
         format!("run.epochs={EPOCHS}"),
         format!("rl.samples_per_epoch={SAMPLES}"),
         format!("reward.vlm.url={url}"),
     );
     let fixed = [
         model.as_str(),
+        &name,
         &epochs,
         &samples,
         &url,
@@ -43,7 +81,7 @@ fn run(out: &Path, url: &str, set: &[&str]) -> Ended {
         "reward.vlm.longest_backoff=0.1",
     ];
     let eval = ["eval.sets=[]"];
-    for pair in fixed.iter().chain(&eval).chain(set) {
+    for pair in fixed.iter().chain(&eval).chain(algorithm.set).chain(set) {
         args.extend(["--set".to_owned(), (*pair).to_owned()]);
     }
     args.extend([
@@ -55,14 +93,14 @@ fn run(out: &Path, url: &str, set: &[&str]) -> Ended {
 }
 
 /// The run that met no fault.
-fn whole() -> &'static Path {
-    static WHOLE: OnceLock<PathBuf> = OnceLock::new();
-    WHOLE.get_or_init(|| {
-        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults-whole");
+fn whole(algorithm: &'static Algorithm) -> &'static Path {
+    algorithm.whole.get_or_init(|| {
+        let name = format!("faults-whole-{}", algorithm.name);
+        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         // Of an earlier time.
         let _ = fs::remove_dir_all(&out);
         let server = ChatServer::start(truth);
-        run(&out, &server.url(), &[]).expect(0, &[]);
+        run(algorithm, &out, &server.url(), &[]).expect(0, &[]);
         let asked = server.asked();
         assert_eq!(asked.len(), EPOCHS * SAMPLES);
         let samples = fs::read_to_string(out.join("samples.csv")).expect("samples");
@@ -95,10 +133,15 @@ fn answered(servers: &[&ChatServer]) -> BTreeMap<(String, String), usize> {
 /// is in good order again.
 #[track_caller]
 fn survives(fault: Reply, part: &str) {
+    survives_in(&DDPO, fault, part);
+}
+
+#[track_caller]
+fn survives_in(algorithm: &'static Algorithm, fault: Reply, part: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let out = folder.path().join("run");
     let broken = ChatServer::start(good_for(SAMPLES + 3, fault));
-    let ended = run(&out, &broken.url(), &[]);
+    let ended = run(algorithm, &out, &broken.url(), &[]);
     ended.expect(4, &["the same command goes on", "reward vlm-vqa", part]);
     let rows = fs::read_to_string(out.join("samples.csv")).expect("samples");
     assert_eq!(
@@ -110,15 +153,16 @@ fn survives(fault: Reply, part: &str) {
         out.join("checkpoints/epoch-000001-partial").is_dir(),
         "the epoch is kept"
     );
-    goes_on(&out, &broken);
+    goes_on(algorithm, &out, &broken);
 }
 
 /// Resumes with a server in good order: nothing is asked twice that was answered.
 #[track_caller]
-fn goes_on(out: &Path, broken: &ChatServer) {
+fn goes_on(algorithm: &'static Algorithm, out: &Path, broken: &ChatServer) {
     let good = ChatServer::start(truth);
-    run(out, &good.url(), &[]).expect(0, &["goes on after epoch"]);
-    same_bytes(out, whole(), EPOCHS);
+    let resumed = run(algorithm, out, &good.url(), &[]);
+    resumed.expect(0, &["goes on after epoch"]);
+    same_bytes(out, whole(algorithm), EPOCHS);
     let answered = answered(&[broken, &good]);
     assert_eq!(answered.len(), EPOCHS * SAMPLES);
     assert!(
@@ -184,23 +228,43 @@ fn slow_drip() {
     survives(Reply::Drips(Duration::from_millis(60)), "timeout");
 }
 
+/// What was sampled of a round, and its scores, are kept as an epoch's are.
+#[test]
+fn a_round_of_rwr_is_kept_whatever_the_fault() {
+    survives_in(&RWR, Reply::Dies, "Connection refused");
+    survives_in(&RWR, Reply::Hangs, "timeout");
+    survives_in(&RWR, Reply::Status(502, ""), "HTTP 502");
+    survives_in(&RWR, body(NAN), "not JSON");
+}
+
+#[test]
+fn a_round_of_sparse_rwr_is_kept_whatever_the_fault() {
+    survives_in(&SPARSE, Reply::Truncated, "the answer breaks off");
+    let retry = Reply::Status(429, "retry-after: 1\r\n");
+    survives_in(&SPARSE, retry, "HTTP 429");
+    survives_in(&SPARSE, Reply::Says(String::new()), "an empty text");
+}
+
 #[test]
 fn a_server_that_comes_back() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let out = folder.path().join("run");
-    let faults = [
-        Reply::Status(503, ""),
-        Reply::Truncated,
-        body(NO_JSON),
-        Reply::Status(429, "retry-after: 1\r\n"),
-    ];
-    let server = ChatServer::start(move |asked| match asked.number % 5 {
-        0 => faults[asked.number / 5 % faults.len()].clone(),
-        _ => truth(asked),
-    });
-    run(&out, &server.url(), &["reward.vlm.deadline=20"]).expect(0, &[]);
-    same_bytes(&out, whole(), EPOCHS);
-    assert!(server.asked().len() > EPOCHS * SAMPLES);
+    for algorithm in [&DDPO, &RWR] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let out = folder.path().join("run");
+        let faults = [
+            Reply::Status(503, ""),
+            Reply::Truncated,
+            body(NO_JSON),
+            Reply::Status(429, "retry-after: 1\r\n"),
+        ];
+        let server = ChatServer::start(move |asked| match asked.number % 5 {
+            0 => faults[asked.number / 5 % faults.len()].clone(),
+            _ => truth(asked),
+        });
+        let set = ["reward.vlm.deadline=20"];
+        run(algorithm, &out, &server.url(), &set).expect(0, &[]);
+        same_bytes(&out, whole(algorithm), EPOCHS);
+        assert!(server.asked().len() > EPOCHS * SAMPLES);
+    }
 }
 
 /// Before the first epoch, after it, and after the last.
@@ -215,13 +279,13 @@ fn an_evaluation_whose_reward_failed_is_done_again() {
         "reward.vlm.deadline=0.5",
     ];
     let good = ChatServer::start(truth);
-    run(&whole, &good.url(), &set).expect(0, &[]);
+    run(&DDPO, &whole, &good.url(), &set).expect(0, &[]);
     // A resumed run begins with the evaluation that is due.
     for n in [2, 4 + SAMPLES + 2, 4 + SAMPLES + 2] {
         let broken = ChatServer::start(good_for(n, Reply::Status(500, "")));
-        run(&out, &broken.url(), &set).expect(4, &["HTTP 500"]);
+        run(&DDPO, &out, &broken.url(), &set).expect(4, &["HTTP 500"]);
     }
-    let ended = run(&out, &good.url(), &set).expect(0, &["goes on after epoch 2"]);
+    let ended = run(&DDPO, &out, &good.url(), &set).expect(0, &["goes on after epoch 2"]);
     assert!(!ended.stderr.contains("epoch 1"), "{}", ended.stderr);
     same_bytes(&out, &whole, EPOCHS);
     assert!(out.join("eval.csv").exists());
