@@ -159,7 +159,7 @@ pub fn failure(error: Error) -> Failure {
     let exit = match &error {
         Error::Config { .. } => Exit::Config,
         Error::Reward(error) => rewards::exit(error),
-        Error::RewardGone { .. } => Exit::Reward,
+        Error::RewardGone { .. } | Error::RewardElsewhere { .. } => Exit::Reward,
         Error::BadReward { .. } | Error::NonFinite { .. } | Error::Ratio { .. } => Exit::Numerical,
         Error::State { .. } | Error::Damaged { .. } => Exit::Data,
         _ => Exit::Other,

@@ -38,6 +38,12 @@ pub enum Error {
         /// Name of the reward.
         reward: String,
     },
+    /// The reward failed for good on another rank, which says how.
+    #[error("rank {rank}: the reward failed on another rank")]
+    RewardElsewhere {
+        /// The rank that was told.
+        rank: usize,
+    },
     /// Below the models.
     #[error(transparent)]
     Torch(#[from] ddpo_torch::Error),
@@ -134,7 +140,10 @@ impl Error {
     pub fn is_of_reward(&self) -> bool {
         matches!(
             self,
-            Self::Reward(_) | Self::BadReward { .. } | Self::RewardGone { .. }
+            Self::Reward(_)
+                | Self::BadReward { .. }
+                | Self::RewardGone { .. }
+                | Self::RewardElsewhere { .. }
         )
     }
 

@@ -9,6 +9,7 @@ mod event;
 mod optimizer;
 mod params;
 mod policy;
+mod ranks;
 mod rewards;
 mod rollout;
 mod run;

@@ -11,6 +11,7 @@ use ddpo_reward::{Images, Prompt, Score};
 use ddpo_sched::{Denoiser, KeyedNoise, LatentBatch, LogProb, Sampler, StepRecord, Stream, sample};
 use tch::{Device, Tensor};
 
+use crate::ranks::agree;
 use crate::{Context, Error, Event, Persist, Phase, Result, Ticket, Unscored};
 
 /// Which samples of an epoch this rank draws.
@@ -97,8 +98,8 @@ impl Rollouts {
 ///
 /// Pictures go to the reward as they come, so that it works while the next batch is denoised.
 ///
-/// When the reward fails, all that was drawn and all that was scored is put into `unscored`, with the state of
-/// `keep`; given back with the same epoch, the drawing is left out and only what has no score is asked for.
+/// When the reward fails, on any rank, all that was drawn and all that was scored is put into `unscored`, with the
+/// state of `keep`; given back with the same epoch, the drawing is left out and only what has no score is asked for.
 ///
 /// # Errors
 /// [`Error::Stopped`] on request, midway only with one rank; what the model, the reward, an observer or `keep`
@@ -116,6 +117,7 @@ pub fn rollout(
     let kept = unscored.take().filter(|kept| kept.epoch == share.epoch);
     let (mut pictures, tickets) = match kept {
         Some(kept) => {
+            kept.check(share)?;
             kept.restore(keep)?;
             let tickets = kept.submit(ctx, share);
             (kept, tickets)
@@ -127,9 +129,10 @@ pub fn rollout(
         }
     };
     let sampled = Instant::now();
-    if let Err(error) = wait(ctx, &mut pictures, tickets) {
-        // Several ranks do not stop in the middle of an epoch: the others wait for this one's rewards.
-        if ctx.collective.world() == 1 {
+    let waited = wait(ctx, &mut pictures, tickets);
+    if let Err(error) = agree(ctx.collective, ctx.device, waited) {
+        // Several ranks do not stop in the middle of an epoch on request, but all do when a reward fails.
+        if ctx.collective.world() == 1 || error.is_of_reward() {
             pictures.keep(keep)?;
             *unscored = Some(pictures);
         }

@@ -12,6 +12,7 @@ use tch::{Device, Tensor};
 use crate::{
     Boundary, Checkpoint, Checkpoints, Collective, Conditioner, Decoder, Encoder, Error, Event,
     Observer, Optimizer, Persist, Policy, Report, Result, RewardWorker, StateReader, StateWriter,
+    ranks,
 };
 
 /// A way of improving a policy by its rewards: two verbs.
@@ -106,7 +107,8 @@ impl Context<'_> {
             latent_shape: &self.latent_shape,
         };
         let mut observers = self.observers.iter_mut();
-        observers.try_for_each(|observer| observer.at_boundary(&boundary))
+        let looked = observers.try_for_each(|observer| observer.at_boundary(&boundary));
+        ranks::agree(self.collective, self.device, looked)
     }
 }
 
@@ -223,13 +225,14 @@ pub fn train<A: Algorithm + ?Sized>(
         match epoch(algorithm, ctx, plan, &mut progress) {
             Err(Error::Stopped) => {
                 let name = format!("epoch-{:06}-partial", progress.epochs_done);
-                let checkpoint = write(algorithm, ctx, plan, &progress, &name)?;
+                let checkpoint = write(algorithm, ctx, plan, &progress, &name, &[])?;
                 return Ok(Outcome::Interrupted { checkpoint });
             }
-            Err(error) if error.is_of_reward() && ctx.collective.world() == 1 => {
-                // What was sampled and scored is state: a resumed run asks for the rest.
+            Err(error) if error.is_of_reward() => {
+                // What was sampled and scored is state, on every rank: a resumed run asks for the rest.
+                let others = ranks::others(ctx.collective, ctx.device, algorithm)?;
                 let name = format!("epoch-{:06}-partial", progress.epochs_done);
-                write(algorithm, ctx, plan, &progress, &name)?;
+                write(algorithm, ctx, plan, &progress, &name, &others)?;
                 return Err(error);
             }
             other => other?,
@@ -239,22 +242,17 @@ pub fn train<A: Algorithm + ?Sized>(
         let epochs_done = progress.epochs_done;
         outcome = ending(ctx, plan, &progress, epoch_seconds)?;
         if let Err(error) = ctx.at_boundary(&progress, outcome.is_some()) {
-            if error.is_of_reward() && ctx.collective.world() == 1 {
+            if error.is_of_reward() {
                 progress.boundary_due = true;
-                write(
-                    algorithm,
-                    ctx,
-                    plan,
-                    &progress,
-                    &format!("epoch-{epochs_done:06}"),
-                )?;
+                let name = format!("epoch-{epochs_done:06}");
+                write(algorithm, ctx, plan, &progress, &name, &[])?;
             }
             return Err(error);
         }
         let due = plan.checkpoint_every > 0 && epochs_done % plan.checkpoint_every == 0;
         if due || outcome.is_some() {
             let name = format!("epoch-{epochs_done:06}");
-            let written = write(algorithm, ctx, plan, &progress, &name)?;
+            let written = write(algorithm, ctx, plan, &progress, &name, &[])?;
             if let Some(Outcome::Interrupted { checkpoint }) = &mut outcome {
                 *checkpoint = written;
             }
@@ -310,12 +308,14 @@ fn ending(
     Ok(None)
 }
 
+/// Rank 0 writes; `others` are the states of an algorithm that is not the same on every rank.
 fn write<A: Algorithm + ?Sized>(
     algorithm: &A,
     ctx: &mut Context<'_>,
     plan: &Plan,
     progress: &Progress,
     name: &str,
+    others: &[StateReader],
 ) -> Result<Option<PathBuf>> {
     let Some(checkpoints) = &plan.checkpoints else {
         return Ok(None);
@@ -328,6 +328,7 @@ fn write<A: Algorithm + ?Sized>(
     state.nested("policy", &*ctx.policy)?;
     state.nested("optimizer", &*ctx.optimizer)?;
     state.nested("algorithm", algorithm)?;
+    ranks::save(others, &mut state)?;
     let epochs_done = progress.epochs_done;
     let path = checkpoints.write(name, epochs_done, &state)?;
     ctx.emit(&Event::CheckpointWritten {
@@ -346,5 +347,5 @@ fn restore<A: Algorithm + ?Sized>(
     state.nested("run", progress)?;
     state.nested("policy", &mut *ctx.policy)?;
     state.nested("optimizer", &mut *ctx.optimizer)?;
-    state.nested("algorithm", algorithm)
+    ranks::restore(ctx.collective, state, algorithm)
 }

@@ -70,6 +70,18 @@ impl Unscored {
         Ok(())
     }
 
+    /// Refuses to go on with another share of the epoch than was drawn.
+    pub(crate) fn check(&self, share: &Share<'_>) -> Result<()> {
+        let (drawn, n) = (self.scores.len(), share.sample_ids.len());
+        if drawn == n {
+            return Ok(());
+        }
+        let expected = format!(
+            "the epoch that a reward failed in has {drawn} pictures of this rank: go on with as many samples and ranks"
+        );
+        Err(Error::config("samples of this rank", n, expected))
+    }
+
     /// Gives that state back.
     pub(crate) fn restore(&self, keep: &mut dyn Keep) -> Result<()> {
         keep.load(&self.kept)
