@@ -16,6 +16,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ddpo-rl", &["ddpo-train", "ddpo-sched", "ddpo-reward"]),
     ("ddpo-rwr", &["ddpo-train", "ddpo-sched", "ddpo-reward"]),
     (
+        "ddpo-guidance",
+        &["ddpo-train", "ddpo-sched", "ddpo-reward", "ddpo-encoder"],
+    ),
+    (
         "ddpo-model",
         &["ddpo-torch", "ddpo-train", "ddpo-sched", "ddpo-clip"],
     ),
@@ -28,6 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "ddpo-sched",
             "ddpo-clip",
             "ddpo-reward",
+            "ddpo-guidance",
         ],
     ),
 ];

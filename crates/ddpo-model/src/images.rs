@@ -20,6 +20,16 @@ impl ImageDecoder {
         Self { vae, slice: 64 }
     }
 
+    /// Pictures as tensors, with gradient where the latents ask for it: `clamp(image / 2 + 0.5, 0, 1)`, all at once.
+    ///
+    /// # Shapes
+    /// - `latents`: `[batch, latent_channels, h, w]`, of the autoencoder's kind
+    /// - returns: `[batch, 3, factor·h, factor·w]`, f32, in [0, 1]
+    pub fn differentiable(&self, latents: &Tensor) -> Tensor {
+        let images = self.vae.net.decode(latents).to_kind(Kind::Float);
+        (images / 2.0 + 0.5).clamp(0.0, 1.0)
+    }
+
     /// Without gradient: `round(255 · clamp(image / 2 + 0.5, 0, 1))`, as diffusers' pipeline (the JAX code
     /// truncates instead).
     ///

@@ -21,6 +21,7 @@
 
 use std::f64::consts::LN_2;
 
+use ddpo_guidance::DifferentiableReward;
 use ddpo_reward::{Images, Prompt, Reward, RewardError, RewardInfo, check_batch};
 use tch::{Device, Kind, Tensor};
 
@@ -328,6 +329,16 @@ impl JudgeReward {
     /// The judge and how it is asked.
     pub fn examiner(&self) -> &Examiner {
         &self.0
+    }
+}
+
+impl DifferentiableReward for JudgeReward {
+    fn scores(&self, images: &Tensor, prompts: &[Prompt]) -> ddpo_train::Result<Tensor> {
+        let asks = self.0.read(prompts).map_err(ddpo_train::Error::model)?;
+        let side = SCENE_SIDE as i64;
+        let expected = [asks.len() as i64, 3, side, side];
+        ddpo_sched::check_shape(images, "pictures", &expected)?;
+        Ok(self.0.log_prob(&(images * 2.0 - 1.0), &asks))
     }
 }
 

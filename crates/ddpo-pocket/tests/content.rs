@@ -1,5 +1,6 @@
 //! What the judges say of composed scenes and their captions, and of prompts that they cannot judge.
 
+use ddpo_guidance::DifferentiableReward;
 use ddpo_pocket::artwork::{Pack, Set};
 use ddpo_pocket::content::{Examiner, JudgeReward};
 use ddpo_pocket::judge::{Judge, Role};
@@ -158,6 +159,25 @@ fn the_gradient_is_that_of_finite_differences_and_stays_with_its_picture() {
         (found / expected - 1.0).abs() < 0.05,
         "{found}, expected {expected}"
     );
+}
+
+#[test]
+fn guidance_by_the_judge_follows_the_reward_itself() {
+    let (made, images, prompts) = scenes(19);
+    let mut reward = JudgeReward::embedded(Device::Cpu).unwrap();
+    let expected = reward.score(&images, &prompts).unwrap();
+    let of_tensors: &dyn DifferentiableReward = &reward;
+    let pictures = (&made.images + 1.0) / 2.0;
+    let found = of_tensors.scores(&pictures, &prompts).unwrap();
+    for (found, expected) in Vec::<f32>::try_from(found).unwrap().iter().zip(&expected) {
+        assert!(
+            (found - expected).abs() < 1e-3,
+            "{found}, expected {expected}"
+        );
+    }
+    let small = pictures.narrow(2, 0, 32);
+    assert!(of_tensors.scores(&small, &prompts).is_err());
+    assert!(of_tensors.scores(&pictures, &prompts[1..]).is_err());
 }
 
 #[test]

@@ -142,6 +142,7 @@ impl Algorithm for Ddpo {
             sample_ids: &ids,
             batch: self.config.sample_batch,
             samples_per_prompt: 1,
+            guide: None,
         };
         let mut kept = Trajectories::new(self.config.log_prob);
         let drawn = rollout(ctx, &share, &mut kept, &mut self.unscored)?;

@@ -51,6 +51,7 @@ impl Rwr {
             sample_ids,
             batch: self.config.sample_batch,
             samples_per_prompt: self.config.samples_per_prompt,
+            guide: None,
         }
     }
 }

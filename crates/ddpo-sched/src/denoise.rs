@@ -20,7 +20,7 @@ pub struct DenoiseInput<'a> {
 pub type Conditioned<'a> = Box<dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + 'a>;
 
 /// A network that predicts the noise ε in a latent.
-pub trait Denoiser: Send {
+pub trait Denoiser {
     /// ε, of the shape of `x_t`, any floating-point kind.
     ///
     /// A sample's ε depends on its own row of the input alone.
@@ -42,6 +42,16 @@ pub trait Denoiser: Send {
             let cond = &cond;
             self.predict(DenoiseInput { x_t, t, cond })
         }))
+    }
+}
+
+impl<D: Denoiser + ?Sized> Denoiser for &D {
+    fn predict(&self, input: DenoiseInput<'_>) -> Result<Tensor> {
+        (**self).predict(input)
+    }
+
+    fn conditioned<'a>(&'a self, cond: &Tensor) -> Result<Conditioned<'a>> {
+        (**self).conditioned(cond)
     }
 }
 

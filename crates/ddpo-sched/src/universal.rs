@@ -4,11 +4,11 @@ use tch::{Kind, Tensor};
 
 use crate::denoise::check_shape;
 use crate::gaussian::per_sample;
-use crate::{DenoiseInput, Denoiser, Error, NoiseSchedule, Result};
+use crate::{Conditioned, DenoiseInput, Denoiser, Error, NoiseSchedule, Result};
 
 /// What guidance is to make large: predicted x₀ latents, f32 `[batch, …]`, to one number a sample, `[batch]`,
 /// recording gradients; such as a decoder and a reward network after it.
-pub type Objective = Box<dyn Fn(&Tensor) -> Result<Tensor> + Send>;
+pub type Objective<'a> = Box<dyn Fn(&Tensor) -> Result<Tensor> + 'a>;
 
 /// A denoiser whose ε follows the gradient of an [`Objective`]: forward universal guidance.
 ///
@@ -21,17 +21,20 @@ pub type Objective = Box<dyn Fn(&Tensor) -> Result<Tensor> + Send>;
 /// `guidance_3`; its `selected` is f, its `optim_guidance_3_wt` s. Its self-recurrence is
 /// [`sample_repeating`](crate::sample_repeating). Backward guidance is not built: the comparison in Black et al.
 /// (appendix B) uses the style-transfer setting, which has none.
-pub struct Universal<D> {
+///
+/// What a sample's ε is depends on its own row alone, as far as the objective keeps to that: the gradient is that of
+/// the sum over samples. With a scale of 0 the objective is not asked, and ε is the inner denoiser's to the bit.
+pub struct Universal<'a, D> {
     inner: D,
     schedule: NoiseSchedule,
     scale: f64,
-    objective: Objective,
+    objective: Objective<'a>,
 }
 
-impl<D: Denoiser> Universal<D> {
+impl<'a, D: Denoiser> Universal<'a, D> {
     /// Guides `inner` towards large values of `objective` with weight `scale` (style transfer: 6 on 100 times a
     /// cosine). `schedule` is that of the model.
-    pub fn new(inner: D, schedule: NoiseSchedule, scale: f64, objective: Objective) -> Self {
+    pub fn new(inner: D, schedule: NoiseSchedule, scale: f64, objective: Objective<'a>) -> Self {
         Self {
             inner,
             schedule,
@@ -73,9 +76,23 @@ impl<D: Denoiser> Universal<D> {
     }
 }
 
-impl<D: Denoiser> Denoiser for Universal<D> {
+impl<D: Denoiser> Denoiser for Universal<'_, D> {
     /// Records gradients for itself, whatever the caller does.
     fn predict(&self, input: DenoiseInput<'_>) -> Result<Tensor> {
-        tch::with_grad(|| self.guided(input))
+        match self.scale == 0.0 {
+            true => self.inner.predict(input),
+            false => tch::with_grad(|| self.guided(input)),
+        }
+    }
+
+    fn conditioned<'c>(&'c self, cond: &Tensor) -> Result<Conditioned<'c>> {
+        if self.scale == 0.0 {
+            return self.inner.conditioned(cond);
+        }
+        let cond = cond.shallow_clone();
+        Ok(Box::new(move |x_t, t| {
+            let cond = &cond;
+            self.predict(DenoiseInput { x_t, t, cond })
+        }))
     }
 }

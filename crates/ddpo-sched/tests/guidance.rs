@@ -144,6 +144,25 @@ fn guidance_follows_the_gradient_in_x_t_through_the_network() {
 }
 
 #[test]
+fn without_weight_and_repeats_the_latents_are_those_of_the_plain_sampler_to_the_bit() {
+    let objective = |_: &Tensor| -> Result<Tensor> { unreachable!("nothing is asked") };
+    let sampler = Ddim::new(&ScheduleConfig::sd_v1_4(), 10, 1.0).unwrap();
+    let cond = Tensor::zeros([3, 1, 1], (Kind::Float, tch::Device::Cpu));
+    let batch = LatentBatch {
+        shape: &[3, 8, 8],
+        cond: &cond,
+        sample_ids: &[4, 0, 9],
+        log_prob: None,
+    };
+    let noise = KeyedNoise::new(Seeds::new(5), 0);
+    let net: &dyn Denoiser = &Linear(0.3);
+    let plain = sample(net, &sampler, &batch, &noise, &mut |_| Ok(())).unwrap();
+    let guided = Universal::new(net, schedule(), 0.0, Box::new(objective));
+    let found = sample_repeating(&guided, &sampler, &batch, &noise, 1, &mut |_| Ok(()));
+    assert_eq!(found.unwrap(), plain);
+}
+
+#[test]
 fn an_objective_of_the_wrong_shape_is_named() {
     let objective = |x_0: &Tensor| Ok(x_0.sum(Kind::Float));
     let guided = Universal::new(Linear(1.0), schedule(), 1.0, Box::new(objective));

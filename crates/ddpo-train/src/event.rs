@@ -1,9 +1,9 @@
 //! What a run tells those who watch it.
 
 use ddpo_reward::{Images, Prompt};
-use ddpo_sched::{LatentBatch, NoiseSource, Sampler, sample};
+use ddpo_sched::{LatentBatch, NoiseSource, Sampler, StepRecord, sample};
 
-use crate::{Conditioner, Decoder, Policy, Result};
+use crate::{Conditioner, Decoder, Guide, Policy, Result};
 use std::path::Path;
 
 /// Watches a run: progress bars, tables, pictures, event files.
@@ -43,13 +43,23 @@ pub struct Boundary<'a> {
     pub decoder: &'a dyn Decoder,
     /// Shape of one latent.
     pub latent_shape: &'a [i64],
+    /// How pictures are drawn, where it is not by the policy and the sampler of the run.
+    pub guide: Option<&'a dyn Guide>,
 }
 
 impl Boundary<'_> {
+    /// Denoising steps of a picture.
+    pub fn n_steps(&self) -> usize {
+        match self.guide {
+            None => self.sampler.steps().len(),
+            Some(guide) => guide.n_steps(),
+        }
+    }
+
     /// Draws one batch of pictures with the policy as it is now.
     ///
     /// What a sample looks like depends on its prompt, its id and `noise`, not on the batch.
-    /// `progress` is told of every denoising step.
+    /// `progress` is told of every denoising step, with how many pictures took it.
     ///
     /// # Errors
     /// What conditioner, network, noise or decoder report.
@@ -58,7 +68,25 @@ impl Boundary<'_> {
         prompts: &[Prompt],
         sample_ids: &[u64],
         noise: &dyn NoiseSource,
-        progress: &mut dyn FnMut(),
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Images> {
+        let together = self
+            .guide
+            .map_or(prompts.len(), |guide| guide.batch())
+            .max(1);
+        let parts = prompts.chunks(together).zip(sample_ids.chunks(together));
+        let parts = parts
+            .map(|(prompts, ids)| self.draw_together(prompts, ids, noise, progress))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Images::concat(&parts)?)
+    }
+
+    fn draw_together(
+        &self,
+        prompts: &[Prompt],
+        sample_ids: &[u64],
+        noise: &dyn NoiseSource,
+        progress: &mut dyn FnMut(usize),
     ) -> Result<Images> {
         let cond = self.conditioner.embed(prompts)?;
         let batch = LatentBatch {
@@ -67,10 +95,14 @@ impl Boundary<'_> {
             sample_ids,
             log_prob: None,
         };
-        let latents = sample(self.policy, self.sampler, &batch, noise, &mut |_| {
-            progress();
+        let mut observe = |_: StepRecord<'_>| {
+            progress(sample_ids.len());
             Ok(())
-        })?;
+        };
+        let latents = match self.guide {
+            None => sample(self.policy, self.sampler, &batch, noise, &mut observe)?,
+            Some(guide) => guide.sample(prompts, &batch, noise, &mut observe)?,
+        };
         self.decoder.decode(&latents)
     }
 }

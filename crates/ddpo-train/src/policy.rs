@@ -11,7 +11,7 @@ use crate::{LossScale, ParamSet, Persist, Result, StateReader, StateWriter};
 /// Control is inverted at the loss, so that guidance, micro-batches and gradient checkpointing hide inside
 /// the policy. [`predict`](Denoiser::predict) and [`accumulate`](Policy::accumulate) compute the same ε with
 /// the same kernels: before any update the ratio of their log-probabilities is 1.
-pub trait Policy: Denoiser + Persist {
+pub trait Policy: Denoiser + Persist + Send {
     /// What is trained: LoRA factors, or all weights.
     fn params(&self) -> &ParamSet;
 

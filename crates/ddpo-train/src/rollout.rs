@@ -12,10 +12,10 @@ use ddpo_sched::{Denoiser, KeyedNoise, LatentBatch, LogProb, Sampler, StepRecord
 use tch::{Device, Tensor};
 
 use crate::ranks::agree;
-use crate::{Context, Error, Event, Persist, Phase, Result, Ticket, Unscored};
+use crate::{Context, Error, Event, Guide, Persist, Phase, Result, Ticket, Unscored};
 
 /// Which samples of an epoch this rank draws.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Share<'a> {
     /// Which epoch.
     pub epoch: u64,
@@ -25,6 +25,8 @@ pub struct Share<'a> {
     pub batch: usize,
     /// How many samples of neighbouring ids get one and the same prompt; 1 draws a prompt for each.
     pub samples_per_prompt: usize,
+    /// How they are drawn, where it is not by the policy's own sampler.
+    pub guide: Option<&'a dyn Guide>,
 }
 
 /// What an algorithm takes from samples while they are drawn.
@@ -201,7 +203,7 @@ fn draw(
             .map(|&id| prompt_of(ctx, share, id).clone())
             .collect();
         let cond = ctx.conditioner.embed(&prompts)?;
-        let x_0 = denoise(ctx, share, keep, at * share.batch, &cond)?;
+        let x_0 = denoise(ctx, share, keep, at * share.batch, (&prompts, &cond))?;
         keep.drawn(chunk, &cond, &x_0)?;
         let images = Arc::new(ctx.decoder.decode(&x_0)?);
         keep.decoded(&images)?;
@@ -223,7 +225,7 @@ fn denoise(
     share: &Share<'_>,
     keep: &mut dyn Keep,
     first: usize,
-    cond: &Tensor,
+    (prompts, cond): (&[Prompt], &Tensor),
 ) -> Result<Tensor> {
     let last = share.sample_ids.len().min(first + share.batch);
     let batch = LatentBatch {
@@ -234,11 +236,14 @@ fn denoise(
     };
     let (net, sampler): (&dyn Denoiser, &dyn Sampler) = (&*ctx.policy, ctx.sampler);
     let noise = KeyedNoise::new(ctx.seeds, share.epoch);
-    let n_steps = sampler.steps().len();
+    let n_steps = match share.guide {
+        None => sampler.steps().len(),
+        Some(guide) => guide.n_steps(),
+    };
     let (may_stop, stop) = (ctx.collective.world() == 1, &ctx.stop);
     let observers = &mut ctx.observers;
     let mut refused = None;
-    let drawn = sample(net, sampler, &batch, &noise, &mut |record| {
+    let mut observe = |record: StepRecord<'_>| {
         let event = Event::Progress {
             epoch: share.epoch,
             phase: Phase::Sample,
@@ -251,10 +256,14 @@ fn denoise(
             true => Err(ddpo_sched::Error::Stopped),
             false => Ok(()),
         }
-    });
+    };
+    let drawn = match share.guide {
+        None => sample(net, sampler, &batch, &noise, &mut observe).map_err(Error::from),
+        Some(guide) => guide.sample(prompts, &batch, &noise, &mut observe),
+    };
     match refused {
         Some(error) => Err(error),
-        None => Ok(drawn?),
+        None => drawn,
     }
 }
 

@@ -11,8 +11,8 @@ use tch::{Device, Tensor};
 
 use crate::{
     Boundary, Checkpoint, Checkpoints, Collective, Conditioner, Decoder, Encoder, Error, Event,
-    Observer, Optimizer, Persist, Policy, Report, Result, RewardWorker, StateReader, StateWriter,
-    ranks,
+    Guide, Observer, Optimizer, Persist, Policy, Report, Result, RewardWorker, StateReader,
+    StateWriter, ranks,
 };
 
 /// A way of improving a policy by its rewards: two verbs.
@@ -33,6 +33,11 @@ pub trait Algorithm: Persist {
     /// part of the algorithm's state, and the next [`collect`](Algorithm::collect) of that epoch takes it up.
     /// [`Error::NonFinite`] if too many updates in a row had to be left out.
     fn update(&mut self, ctx: &mut Context<'_>, batch: Self::Batch) -> Result<Report>;
+
+    /// How pictures are drawn from the first epoch on, where the algorithm changes that and not the policy.
+    fn guide(&self) -> Option<&dyn Guide> {
+        None
+    }
 }
 
 /// All that an algorithm works with.
@@ -95,7 +100,13 @@ impl Context<'_> {
         Ok(votes.double_value(&[0]) > 0.0)
     }
 
-    fn at_boundary(&mut self, progress: &Progress, last: bool) -> Result<()> {
+    /// `guide` draws once an epoch is complete.
+    fn at_boundary(
+        &mut self,
+        progress: &Progress,
+        last: bool,
+        guide: Option<&dyn Guide>,
+    ) -> Result<()> {
         let boundary = Boundary {
             epochs_done: progress.epochs_done,
             reward_queries: progress.reward_queries,
@@ -105,6 +116,7 @@ impl Context<'_> {
             conditioner: self.conditioner,
             decoder: self.decoder,
             latent_shape: &self.latent_shape,
+            guide: guide.filter(|_| progress.epochs_done > 0),
         };
         let mut observers = self.observers.iter_mut();
         let looked = observers.try_for_each(|observer| observer.at_boundary(&boundary));
@@ -214,10 +226,11 @@ pub fn train<A: Algorithm + ?Sized>(
                 reward_queries: progress.reward_queries,
             })?;
             if std::mem::take(&mut progress.boundary_due) {
-                ctx.at_boundary(&progress, progress.epochs_done >= plan.epochs)?;
+                let last = progress.epochs_done >= plan.epochs;
+                ctx.at_boundary(&progress, last, algorithm.guide())?;
             }
         }
-        None => ctx.at_boundary(&progress, plan.epochs == 0)?,
+        None => ctx.at_boundary(&progress, plan.epochs == 0, algorithm.guide())?,
     }
     let mut outcome = None;
     while outcome.is_none() && progress.epochs_done < plan.epochs {
@@ -241,7 +254,7 @@ pub fn train<A: Algorithm + ?Sized>(
         progress.seconds += epoch_seconds;
         let epochs_done = progress.epochs_done;
         outcome = ending(ctx, plan, &progress, epoch_seconds)?;
-        if let Err(error) = ctx.at_boundary(&progress, outcome.is_some()) {
+        if let Err(error) = ctx.at_boundary(&progress, outcome.is_some(), algorithm.guide()) {
             if error.is_of_reward() {
                 progress.boundary_due = true;
                 let name = format!("epoch-{epochs_done:06}");

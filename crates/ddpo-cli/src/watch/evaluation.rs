@@ -130,13 +130,13 @@ impl<'a> Evaluation<'a> {
         self.bar
             .set_prefix(format!("{}: evaluating `{}`", self.title, set.name()));
         self.bar
-            .set_length((asked.len() * boundary.sampler.steps().len()) as u64);
+            .set_length((asked.len() * boundary.n_steps()) as u64);
         self.bar.set_position(0);
         let (mut tickets, mut drawn) = (Vec::new(), Vec::new());
         for chunk in asked.chunks(self.batch) {
             let (ids, prompts): (Vec<u64>, Vec<Prompt>) = chunk.iter().cloned().unzip();
-            let images = boundary.draw(&prompts, &ids, &noise, &mut || {
-                self.bar.inc(chunk.len() as u64);
+            let images = boundary.draw(&prompts, &ids, &noise, &mut |n| {
+                self.bar.inc(n as u64);
             })?;
             let images = Arc::new(images);
             tickets.push(self.rewards.submit(Arc::clone(&images), prompts));

@@ -37,7 +37,7 @@ impl Pictures {
             ddpo_reward::prompts::numbered(self.plan.prompts.iter().cloned());
         let sample_ids: Vec<u64> = prompts.iter().map(|prompt| prompt.id).collect();
         let noise = KeyedNoise::of_stream(self.seeds, Stream::Evaluation, 0);
-        let images = boundary.draw(&prompts, &sample_ids, &noise, &mut || {})?;
+        let images = boundary.draw(&prompts, &sample_ids, &noise, &mut |_| {})?;
         fs::create_dir_all(&self.folder)?;
         let path = self
             .folder
