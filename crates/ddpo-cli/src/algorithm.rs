@@ -1,5 +1,6 @@
 //! The algorithm that a plan names, with the plan's numbers.
 
+use ddpo_guidance::UniversalGuidance;
 use ddpo_rl::{Baseline, Ddpo, DdpoConfig, Estimator};
 use ddpo_rwr::{Rwr, RwrConfig};
 use ddpo_sched::{NoiseSchedule, Sampler, ScheduleConfig};
@@ -7,6 +8,7 @@ use ddpo_train::{AdamWConfig, Context, Outcome, train};
 
 use crate::config::{Algorithm, DdpoPlan, Method, Plan, RwrPlan};
 use crate::failure::{Exit, OrExit, Result};
+use crate::guidance;
 use crate::train::failure;
 
 /// An algorithm ready to train.
@@ -15,6 +17,8 @@ pub enum Trainer {
     Ddpo(Box<Ddpo>),
     /// RWR and sparse RWR.
     Rwr(Box<Rwr>),
+    /// Universal guidance.
+    Guidance(Box<UniversalGuidance>),
 }
 
 impl Trainer {
@@ -34,6 +38,9 @@ impl Trainer {
                 let rwr = Rwr::new(rwr_config(plan, rwr), schedule, 1).map_err(failure)?;
                 Self::Rwr(Box::new(rwr))
             }
+            Method::Guidance(numbers) => {
+                Self::Guidance(Box::new(guidance::of_plan(plan, numbers)?))
+            }
         })
     }
 
@@ -46,6 +53,7 @@ impl Trainer {
         match self {
             Self::Ddpo(ddpo) => train(ddpo.as_mut(), ctx, length),
             Self::Rwr(rwr) => train(rwr.as_mut(), ctx, length),
+            Self::Guidance(guidance) => train(guidance.as_mut(), ctx, length),
         }
     }
 }

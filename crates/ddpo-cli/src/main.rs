@@ -10,6 +10,7 @@ mod config;
 mod export;
 mod failure;
 mod folder;
+mod guidance;
 mod hub;
 mod manifest;
 mod model;

@@ -65,13 +65,23 @@ const IMAGE_REWARD: [Part; 2] = [
 
 /// LAION's score.
 pub fn aesthetic(plan: &NetworkPlan, rescaling: Rescaling) -> Result<Box<dyn Reward>> {
+    let (model, found) = open_aesthetic(plan, rescaling)?;
+    Ok(Box::new(Aesthetic::new(model, version(plan, &found.files))))
+}
+
+/// The networks of LAION's score by themselves.
+pub fn aesthetic_model(plan: &NetworkPlan, rescaling: Rescaling) -> Result<AestheticModel> {
+    open_aesthetic(plan, rescaling).map(|(model, _)| model)
+}
+
+fn open_aesthetic(plan: &NetworkPlan, rescaling: Rescaling) -> Result<(AestheticModel, Found)> {
     let found = find(Aesthetic::NAME, "aesthetic", plan, &AESTHETIC)?;
     let device = device(plan)?;
     let clip = &found.folders[0];
     let head = &found.files[found.files.len() - 1];
     let model = AestheticModel::open(clip, head, rescaling, device, plan.dtype)
         .or_exit(Exit::Data, doing(Aesthetic::NAME, plan))?;
-    Ok(Box::new(Aesthetic::new(model, version(plan, &found.files))))
+    Ok((model, found))
 }
 
 /// ImageReward-v1.0, or one of other sizes that the folder's `config.json` says.

@@ -28,13 +28,12 @@ fn derived(plan: &Plan) -> Vec<String> {
         plan.method.samples_per_epoch(),
         plan.method.updates_per_epoch(),
     );
-    let n_steps = plan.sampler.n_steps;
+    let (n_steps, scale) = match &plan.method {
+        Method::Guidance(guidance) => (guidance.steps * guidance.repeats, guidance.guidance_scale),
+        _ => (plan.sampler.n_steps, plan.sampler.guidance_scale),
+    };
     let guided = |is: bool| {
-        if is && plan.sampler.guidance_scale != 1.0 {
-            2
-        } else {
-            1
-        }
+        if is && scale != 1.0 { 2 } else { 1 }
     };
     let sampled = samples * n_steps * guided(true);
     let mut lines = vec![
@@ -47,12 +46,14 @@ fn derived(plan: &Plan) -> Vec<String> {
             "{samples} samples × {n_steps} steps × {} = {sampled} forward passes of one picture an epoch in sampling",
             guided(true)
         ),
-        format!(
+    ];
+    if updates > 0 {
+        lines.push(format!(
             "{updates} updates an epoch × {} epochs = {} steps of the optimiser",
             plan.run.epochs,
             updates as u64 * plan.run.epochs
-        ),
-    ];
+        ));
+    }
     let passes = guided(plan.method.train_guidance());
     let at_a_time = plan.rl.micro_batch;
     lines.push(match &plan.method {
@@ -64,6 +65,13 @@ fn derived(plan: &Plan) -> Vec<String> {
             "{updates} updates × {} samples = {} timesteps to train on an epoch, {at_a_time} at a time, {passes} passes each",
             rwr.batch,
             updates * rwr.batch
+        ),
+        Method::Guidance(guidance) => format!(
+            "{} steps × {} repeats = {} gradients of the reward a picture, {} at a time; nothing is trained",
+            guidance.steps,
+            guidance.repeats,
+            guidance.steps * guidance.repeats,
+            guidance.batch
         ),
     });
     if let Train::Lora {

@@ -43,6 +43,10 @@ struct Seconds {
 
 /// Loads the model, takes one step of each kind, and says what the run will take.
 pub fn run(plan: &Plan) -> Result<Vec<String>> {
+    if let Method::Guidance(_) = plan.method {
+        let told = "--probe knows no guided steps: `--set guidance.samples=2 --set eval.sets=[]` and time/sample_s tell";
+        return Ok(vec![told.to_owned()]);
+    }
     let model = model::of_plan(plan, None)?;
     let (bytes, seconds) = measure(plan, &model)?;
     Ok(lines(plan, &bytes, &seconds))
@@ -185,6 +189,7 @@ fn lines(plan: &Plan, bytes: &Bytes, seconds: &Seconds) -> Vec<String> {
     let items = match &plan.method {
         Method::Ddpo(_) => samples / updates * n_steps,
         Method::Rwr(rwr) => rwr.batch,
+        Method::Guidance(_) => 0,
     };
     let batches = samples.div_ceil(plan.sampler.batch);
     let micro_batches = updates * items.div_ceil(rl.micro_batch);

@@ -1,6 +1,7 @@
 //! Which algorithm trains, and its own numbers.
 
 use super::ddpo::{self, DdpoPlan};
+use super::guidance::{self, GuidancePlan};
 use super::reader::Reader;
 use super::rwr::{self, RwrPlan};
 
@@ -15,15 +16,18 @@ pub enum Algorithm {
     Rwr,
     /// Reward-weighted regression on the best samples.
     RwrSparse,
+    /// Sampling by the gradient of the reward; nothing is trained.
+    UniversalGuidance,
 }
 
 impl Algorithm {
     /// Names in configurations.
-    pub const NAMES: [(&'static str, Self); 4] = [
+    pub const NAMES: [(&'static str, Self); 5] = [
         ("ddpo-is", Self::DdpoIs),
         ("ddpo-sf", Self::DdpoSf),
         ("rwr", Self::Rwr),
         ("rwr-sparse", Self::RwrSparse),
+        ("universal-guidance", Self::UniversalGuidance),
     ];
 
     /// The name in configurations.
@@ -33,6 +37,7 @@ impl Algorithm {
             Self::DdpoSf => "ddpo-sf",
             Self::Rwr => "rwr",
             Self::RwrSparse => "rwr-sparse",
+            Self::UniversalGuidance => "universal-guidance",
         }
     }
 }
@@ -44,15 +49,19 @@ pub enum Method {
     Ddpo(DdpoPlan),
     /// RWR and sparse RWR.
     Rwr(RwrPlan),
+    /// Universal guidance.
+    Guidance(GuidancePlan),
 }
 
 pub(super) fn read(r: &mut Reader, algorithm: Algorithm) -> Method {
     r.allow(&ddpo::KEYS);
     r.allow(&rwr::KEYS);
+    r.allow(&guidance::KEYS);
     match algorithm {
         Algorithm::DdpoIs | Algorithm::DdpoSf => Method::Ddpo(ddpo::read(r, algorithm)),
         Algorithm::Rwr => Method::Rwr(rwr::read(r, rwr::softmax)),
         Algorithm::RwrSparse => Method::Rwr(rwr::read(r, rwr::percentile)),
+        Algorithm::UniversalGuidance => Method::Guidance(guidance::read(r)),
     }
 }
 
@@ -62,6 +71,7 @@ impl Method {
         match self {
             Self::Ddpo(ddpo) => ddpo.samples_per_epoch,
             Self::Rwr(rwr) => rwr.samples_per_round,
+            Self::Guidance(guidance) => guidance.samples,
         }
     }
 
@@ -70,6 +80,7 @@ impl Method {
         match self {
             Self::Ddpo(ddpo) => ddpo.updates_per_epoch,
             Self::Rwr(rwr) => rwr.updates_per_round,
+            Self::Guidance(_) => 0,
         }
     }
 
@@ -78,6 +89,7 @@ impl Method {
         match self {
             Self::Ddpo(ddpo) => ddpo.train_guidance,
             Self::Rwr(rwr) => rwr.train_guidance,
+            Self::Guidance(_) => true,
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod ddpo;
 mod evals;
+mod guidance;
 mod layers;
 mod method;
 mod networks;
@@ -19,6 +20,7 @@ mod services;
 
 pub use ddpo::DdpoPlan;
 pub use evals::{EvalPlan, Measure};
+pub use guidance::GuidancePlan;
 pub use layers::Source;
 pub use method::{Algorithm, Method};
 pub use networks::NetworkPlan;

@@ -11,7 +11,7 @@ use super::evals::{self, EvalPlan};
 use super::layers::{Source, layer};
 use super::method::{self, Algorithm, Method};
 use super::reader::{Entry, Reader};
-use super::reward::RewardPlan;
+use super::reward::{RewardKind, RewardPlan};
 use super::sections;
 use crate::failure::Result;
 
@@ -208,7 +208,7 @@ impl Plan {
         let plan = Self {
             experiment: r.get("experiment", "the experiment's name"),
             arm: sections::arm(r),
-            run: sections::run(r),
+            run: sections::run(r, rl.algorithm),
             model: sections::model(r, source.on_paper),
             policy: sections::policy(r),
             sampler: sections::sampler(r),
@@ -248,6 +248,14 @@ impl Plan {
             .check_judge(r, &self.model.source.path, &self.progress.prompts);
         for &set in &self.eval.sets {
             self.reward.check_prompts(r, "eval.sets", set);
+        }
+        if matches!(self.method, Method::Guidance(_)) && !self.reward.kind.has_gradient() {
+            let problem = format!(
+                "is {}, which has no gradient for universal-guidance to follow: expected one of {}",
+                self.reward.name(),
+                RewardKind::WITH_GRADIENT.join(", ")
+            );
+            r.problem("reward.kind", problem);
         }
         if matches!(self.method, Method::Rwr(_)) && self.reward.normalised_parts().is_some() {
             let problem =

@@ -112,6 +112,15 @@ impl RewardKind {
         Composite::NAME,
     ];
 
+    /// Those that sampling can follow, by name.
+    pub const WITH_GRADIENT: [&'static str; 3] =
+        ["colourfulness", Aesthetic::NAME, JudgeReward::NAME];
+
+    /// Whether sampling can follow it.
+    pub fn has_gradient(&self) -> bool {
+        Self::WITH_GRADIENT.contains(&self.name())
+    }
+
     /// The name in configurations.
     pub fn name(&self) -> &'static str {
         match self {

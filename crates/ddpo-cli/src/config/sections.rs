@@ -27,9 +27,16 @@ pub(super) fn arm(r: &mut Reader) -> Option<String> {
     Some(arm)
 }
 
-pub(super) fn run(r: &mut Reader) -> RunPlan {
+pub(super) fn run(r: &mut Reader, algorithm: Algorithm) -> RunPlan {
     RunPlan {
-        epochs: r.count("run.epochs", 1..=1_000_000),
+        epochs: match algorithm {
+            // Nothing changes from one epoch to the next.
+            Algorithm::UniversalGuidance => {
+                r.allow(&["run.epochs"]);
+                1
+            }
+            _ => r.count("run.epochs", 1..=1_000_000),
+        },
         seed: r.count("run.seed", 0..=i64::MAX as u64),
         threads: r.count("run.threads", 1..=1024) as usize,
         max_time: duration(r, "run.max_time"),

@@ -54,3 +54,41 @@ fn counts_that_do_not_fit_show_the_arithmetic() {
         &["a buffer of 32 never holds so many"],
     );
 }
+
+#[test]
+fn universal_guidance_has_one_epoch_and_needs_a_reward_with_a_gradient() {
+    let guided = "rl.algorithm=universal-guidance";
+    let plan = load(&[guided, "reward.kind=colourfulness", "prompts.set=wolf"]).expect("a plan");
+    let Method::Guidance(guidance) = plan.method else {
+        unreachable!("{:?}", plan.method);
+    };
+    assert_eq!((plan.run.epochs, plan.method.updates_per_epoch()), (1, 0));
+    let read = |key: &str| plan.entries.iter().any(|entry| entry.key == key);
+    assert!(read("guidance.weight") && !read("run.epochs") && !read("rl.clip_range"));
+    assert!(guidance.repeats >= 1 && guidance.weight > 0.0);
+    load(&[guided, "reward.kind=judge"]).expect("the judge has a gradient");
+    refused(
+        &[guided],
+        &[
+            "`reward.kind` is jpeg-compressibility, which has no gradient",
+            "expected one of colourfulness, aesthetic, judge",
+        ],
+    );
+    refused(
+        &["guidance.repeat=2"],
+        &["did you mean `guidance.repeats`?"],
+    );
+}
+
+#[test]
+fn stable_diffusion_is_guided_as_the_official_code_does_style_transfer() {
+    for preset in ["lora", "paper"] {
+        let plan = under("aesthetic", preset, "universal-guidance").expect(preset);
+        let Method::Guidance(guidance) = plan.method else {
+            unreachable!("{:?}", plan.method);
+        };
+        let numbers = (guidance.steps, guidance.repeats, guidance.weight);
+        assert_eq!(numbers, (500, 6, 6.0));
+        assert_eq!((guidance.eta, guidance.guidance_scale), (0.0, 3.0));
+    }
+}
