@@ -1,7 +1,7 @@
 //! Small files: read whole, parsed, and errors that name them; those of a tokenizer, and what they say.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -59,6 +59,16 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// The weights in a folder of transformers' layout: safetensors if they are there, as transformers chooses.
+pub fn weights(folder: &Path) -> PathBuf {
+    let safe = folder.join("model.safetensors");
+    let old = folder.join("pytorch_model.bin");
+    match !safe.exists() && old.exists() {
+        true => old,
+        false => safe,
+    }
 }
 
 /// What the JSON of a file says; `file` is its name in errors.

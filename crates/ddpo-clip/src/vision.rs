@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::block::{Block, BlockConfig};
 use crate::config::Sizes;
-use crate::files::{json, read};
+use crate::files::{json, read, weights};
 use crate::{Activation, Result};
 
 /// Sizes of an image tower, in transformers' names; a key left out has transformers' default.
@@ -217,7 +217,7 @@ impl ClipVisionModel {
     /// [`Error::Io`](crate::Error::Io), [`Error::Damaged`](crate::Error::Damaged), [`Error::Config`](crate::Error::Config) or [`Error::Torch`](crate::Error::Torch), each with the file.
     pub fn open(folder: &Path, device: Device, kind: Kind) -> Result<Self> {
         let config = ClipVisionConfig::from_file(&folder.join("config.json"))?;
-        let store = Store::open(&weights_file(folder), device, kind)?.with_unneeded(|name| {
+        let store = Store::open(&weights(folder), device, kind)?.with_unneeded(|name| {
             ["text_model.", "text_projection.", "logit_scale"]
                 .iter()
                 .any(|part| name.starts_with(part))
@@ -302,16 +302,5 @@ impl ClipVisionModel {
     /// Where the weights are.
     pub fn device(&self) -> Device {
         self.patch_embedding.device()
-    }
-}
-
-/// The file of the weights: safetensors if it is there, as transformers chooses.
-fn weights_file(folder: &Path) -> std::path::PathBuf {
-    let safe = folder.join("model.safetensors");
-    let old = folder.join("pytorch_model.bin");
-    if !safe.exists() && old.exists() {
-        old
-    } else {
-        safe
     }
 }

@@ -1,7 +1,8 @@
 //! A text encoder from a folder, whichever of the known ones is in it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use ddpo_clip::files::weights;
 use ddpo_torch::{Scope, Store};
 use tch::{Device, Kind, Tensor};
 
@@ -81,7 +82,7 @@ impl TextEncoder {
     pub fn open(folder: &Path, n_layers: i64, device: Device, kind: Kind) -> Result<Self> {
         let config = TextConfig::from_file(&folder.join("config.json"))?;
         let prefix = format!("{}.", config.model_type);
-        let store = Store::open(&weights_file(folder), device, kind)?
+        let store = Store::open(&weights(folder), device, kind)?
             .with_aliases(older_names)
             .with_unneeded(move |name| {
                 let name = name.strip_prefix(&prefix).unwrap_or(name);
@@ -155,15 +156,4 @@ fn older_names(name: &str) -> Vec<String> {
             stem.ends_with("LayerNorm").then(|| format!("{stem}{old}"))
         })
         .collect()
-}
-
-/// The file of the weights: safetensors if it is there, as transformers chooses.
-fn weights_file(folder: &Path) -> PathBuf {
-    let safe = folder.join("model.safetensors");
-    let old = folder.join("pytorch_model.bin");
-    if !safe.exists() && old.exists() {
-        old
-    } else {
-        safe
-    }
 }
