@@ -1,11 +1,12 @@
-//! Every feature of ddpo-reward by itself, and ddpo-encoder: their examples are built with nothing else, and run.
+//! Every feature of ddpo-reward by itself, and ddpo-encoder: their examples are built with nothing else, and run. And
+//! the example that measures an iteration, which says what it cannot measure.
 
 use std::path::Path;
 use std::process::Command;
 
 use ddpo_tests::chat_server::{ChatServer, Reply};
 use ddpo_tests::scoring::small_aesthetic;
-use ddpo_tests::{Ended, ended, golden, program, root, text};
+use ddpo_tests::{Ended, ended, golden, program, root, text, tiny_model};
 
 /// Builds an example with these features alone, and runs it.
 fn example(package: &str, features: &str, name: &str, args: &[&str]) -> Ended {
@@ -106,4 +107,37 @@ fn texts_are_compared_alone() {
         shown.trim(),
         format!("precision {p:.4}, recall {r:.4}, F1 {f:.4}")
     );
+}
+
+/// On a model of other sizes than Stable Diffusion v1.4's, without a GPU, in fewer steps.
+#[test]
+fn an_iteration_is_measured_and_what_could_not_be_is_said() {
+    let model = tiny_model();
+    let fewer = ["--samples", "4", "--steps", "2", "--updates", "2"];
+    let mut args = vec![text(&model), "--device", "cpu"];
+    args.extend(fewer);
+    let shown = example("ddpo-tests", "", "lora_iteration", &args).stdout;
+    for part in [
+        "on Cpu in Float",
+        "LoRA of rank 4, guidance 5, 4 samples, 2 steps, 2 updates",
+        "GFLOP/s, the measured peak",
+        "not the preset's: 16 samples of 50 steps",
+        "not measured: operations",
+        "not measured: a GPU",
+    ] {
+        assert!(shown.contains(part), "{part} is not in: {shown}");
+    }
+    for phase in ["sampling: ", "update: "] {
+        let line = shown.lines().find_map(|line| line.strip_prefix(phase));
+        let (seconds, rest) = line.and_then(|l| l.split_once(" s, ")).expect(phase);
+        let (rate, rest) = rest.split_once(" images/s, peak ").expect(phase);
+        let (mib, _) = rest.split_once(" MiB").expect(phase);
+        let product = number(seconds) * number(rate);
+        // Seconds have two digits after the point.
+        assert!(
+            (product - 4.0).abs() < 0.005 * number(rate) + 0.01,
+            "{line:?}"
+        );
+        assert!(number(mib) > 1.0, "{line:?}");
+    }
 }
