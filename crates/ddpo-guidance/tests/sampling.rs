@@ -13,7 +13,7 @@ use ddpo_sched::{
 use ddpo_train::dev::{Recorder, Service, World};
 use ddpo_train::{
     Boundary, Checkpoints, Event, Guide, Images, Observer, Outcome, Plan, Retry, RewardWorker,
-    train,
+    StopFlag, train,
 };
 use tch::{Kind, Tensor};
 
@@ -62,9 +62,13 @@ fn algorithm(guide: UniversalGuide) -> UniversalGuidance {
     UniversalGuidance::new(guide, UniversalConfig { samples: 12 }, 1).unwrap()
 }
 
-/// Draws the same six pictures at every boundary, as an evaluation does.
+/// Draws the same six pictures at every boundary, as an evaluation does, and may ask the run to stop meanwhile.
 #[derive(Default)]
-struct Watch(Rc<RefCell<Vec<Images>>>);
+struct Watch {
+    drawn: Rc<RefCell<Vec<Images>>>,
+    /// Asks after so many steps of pictures under guidance.
+    stop_after: Option<(usize, StopFlag)>,
+}
 
 const IDS: [u64; 6] = [5, 3, 0, 9, 1, 2];
 
@@ -87,9 +91,16 @@ impl Observer for Watch {
 
     fn at_boundary(&mut self, boundary: &Boundary<'_>) -> Result<()> {
         let mut told = 0;
-        let images = boundary.draw(&asked(&IDS), &IDS, &noise(), &mut |n| told += n)?;
+        let images = boundary.draw(&asked(&IDS), &IDS, &noise(), &mut |n| {
+            told += n;
+            if let (Some((after, stop)), Some(_)) = (&self.stop_after, boundary.guide)
+                && told >= *after
+            {
+                stop.request();
+            }
+        })?;
         assert_eq!(told, IDS.len() * boundary.n_steps());
-        self.0.borrow_mut().push(images);
+        self.drawn.borrow_mut().push(images);
         Ok(())
     }
 }
@@ -113,7 +124,7 @@ fn a_run_draws_plainly_first_then_guided_and_changes_no_weight() {
     let mut world = World::new().unwrap();
     let before: Vec<Tensor> = weights(&world);
     let (mut watch, mut recorder) = (Watch::default(), Recorder::default());
-    let drawn = Rc::clone(&watch.0);
+    let drawn = Rc::clone(&watch.drawn);
     let mut context = world.context(vec![&mut watch, &mut recorder]);
     let mut algorithm = algorithm(guide(0.2, 2, 4));
     assert_eq!(
@@ -142,6 +153,48 @@ fn a_run_draws_plainly_first_then_guided_and_changes_no_weight() {
 fn weights(world: &World) -> Vec<Tensor> {
     let params = world.policy.params().iter();
     params.map(|(_, tensor)| tensor.detach().copy()).collect()
+}
+
+#[test]
+fn a_run_that_is_stopped_while_guided_pictures_are_looked_at_looks_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |stop_after: Option<usize>, resume: bool| {
+        let checkpoints = Checkpoints::open(folder.path().to_owned(), 2).unwrap();
+        let latest = checkpoints.latest().unwrap();
+        assert_eq!(latest.is_some(), resume);
+        let plan = Plan {
+            checkpoints: Some(checkpoints),
+            resume: latest,
+            ..one_epoch()
+        };
+        let mut world = World::new().unwrap();
+        let mut watch = Watch {
+            stop_after: stop_after.map(|n| (n, world.stop.clone())),
+            ..Watch::default()
+        };
+        let (mut recorder, drawn) = (Recorder::default(), Rc::clone(&watch.drawn));
+        let mut context = world.context(vec![&mut watch, &mut recorder]);
+        let outcome = train(&mut algorithm(guide(0.2, 2, 4)), &mut context, &plan).unwrap();
+        drop(context);
+        let drawn = drawn.borrow().clone();
+        (outcome, drawn, recorder.samples.len())
+    };
+    let (outcome, drawn, _) = run(Some(13), false);
+    assert!(matches!(
+        outcome,
+        Outcome::Interrupted {
+            checkpoint: Some(_)
+        }
+    ));
+    assert_eq!(drawn.len(), 1, "the second time was stopped");
+    let (outcome, drawn, samples) = run(Some(30), true);
+    assert_eq!(outcome, Outcome::Interrupted { checkpoint: None });
+    assert_eq!((drawn.len(), samples), (0, 0), "nothing is sampled again");
+    let (outcome, resumed, _) = run(None, true);
+    assert_eq!(outcome, Outcome::Done);
+    std::fs::remove_dir_all(folder.path()).unwrap();
+    let (_, whole, _) = run(None, false);
+    assert_eq!(resumed[0], whole[1]);
 }
 
 #[test]

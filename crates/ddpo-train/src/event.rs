@@ -3,7 +3,7 @@
 use ddpo_reward::{Images, Prompt};
 use ddpo_sched::{LatentBatch, NoiseSource, Sampler, StepRecord, sample};
 
-use crate::{Conditioner, Decoder, Guide, Policy, Result};
+use crate::{Conditioner, Decoder, Guide, Policy, Result, StopFlag};
 use std::path::Path;
 
 /// Watches a run: progress bars, tables, pictures, event files.
@@ -45,6 +45,8 @@ pub struct Boundary<'a> {
     pub latent_shape: &'a [i64],
     /// How pictures are drawn, where it is not by the policy and the sampler of the run.
     pub guide: Option<&'a dyn Guide>,
+    /// Whether the run is asked to stop; none where it cannot stop here.
+    pub stop: Option<&'a StopFlag>,
 }
 
 impl Boundary<'_> {
@@ -62,7 +64,8 @@ impl Boundary<'_> {
     /// `progress` is told of every denoising step, with how many pictures took it.
     ///
     /// # Errors
-    /// What conditioner, network, noise or decoder report.
+    /// What conditioner, network, noise or decoder report. [`Error::Stopped`](crate::Error::Stopped) on request while a
+    /// guide draws, which may take hours: the run goes on with this boundary when it is resumed.
     pub fn draw(
         &self,
         prompts: &[Prompt],
@@ -97,7 +100,11 @@ impl Boundary<'_> {
         };
         let mut observe = |_: StepRecord<'_>| {
             progress(sample_ids.len());
-            Ok(())
+            let stop = self.stop.is_some_and(StopFlag::requested);
+            match stop && self.guide.is_some() {
+                true => Err(ddpo_sched::Error::Stopped),
+                false => Ok(()),
+            }
         };
         let latents = match self.guide {
             None => sample(self.policy, self.sampler, &batch, noise, &mut observe)?,

@@ -117,6 +117,8 @@ impl Context<'_> {
             decoder: self.decoder,
             latent_shape: &self.latent_shape,
             guide: guide.filter(|_| progress.epochs_done > 0),
+            // Several ranks look at the policy together.
+            stop: (self.collective.world() == 1).then_some(&self.stop),
         };
         let mut observers = self.observers.iter_mut();
         let looked = observers.try_for_each(|observer| observer.at_boundary(&boundary));
@@ -184,7 +186,7 @@ struct Progress {
     epochs_done: u64,
     reward_queries: u64,
     seconds: f64,
-    /// A reward failed after the last epoch, while observers looked at the policy.
+    /// A reward failed after the last epoch, while observers looked at the policy, or the run was stopped then.
     boundary_due: bool,
 }
 
@@ -227,7 +229,11 @@ pub fn train<A: Algorithm + ?Sized>(
             })?;
             if std::mem::take(&mut progress.boundary_due) {
                 let last = progress.epochs_done >= plan.epochs;
-                ctx.at_boundary(&progress, last, algorithm.guide())?;
+                match ctx.at_boundary(&progress, last, algorithm.guide()) {
+                    // The checkpoint that this run goes on from is still the newest.
+                    Err(Error::Stopped) => return Ok(Outcome::Interrupted { checkpoint: None }),
+                    other => other?,
+                }
             }
         }
         None => ctx.at_boundary(&progress, plan.epochs == 0, algorithm.guide())?,
@@ -255,10 +261,14 @@ pub fn train<A: Algorithm + ?Sized>(
         let epochs_done = progress.epochs_done;
         outcome = ending(ctx, plan, &progress, epoch_seconds)?;
         if let Err(error) = ctx.at_boundary(&progress, outcome.is_some(), algorithm.guide()) {
-            if error.is_of_reward() {
+            let stopped = matches!(error, Error::Stopped);
+            if stopped || error.is_of_reward() {
                 progress.boundary_due = true;
                 let name = format!("epoch-{epochs_done:06}");
-                write(algorithm, ctx, plan, &progress, &name, &[])?;
+                let checkpoint = write(algorithm, ctx, plan, &progress, &name, &[])?;
+                if stopped {
+                    return Ok(Outcome::Interrupted { checkpoint });
+                }
             }
             return Err(error);
         }

@@ -59,7 +59,11 @@ impl Observer for Pictures {
             return Ok(());
         }
         self.draw(boundary)
-            .map_err(|error| Error::observer(error.into_boxed_dyn_error()))
+            .map_err(|error| match error.downcast::<Error>() {
+                // A run that is asked to stop is no failure.
+                Ok(known) => known,
+                Err(other) => Error::observer(other.into_boxed_dyn_error()),
+            })
     }
 }
 
