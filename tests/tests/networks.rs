@@ -5,13 +5,14 @@ mod generated;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ddpo_encoder::{AestheticModel, BertScore, ImageReward, ImageRewardConfig, Rescaling};
 use ddpo_tests::chat_server::{Asked, ChatServer, Reply};
 use ddpo_tests::scoring::{Scoring, small_aesthetic};
-use ddpo_tests::{ddpo, golden, text, tiny_model};
+use ddpo_tests::{ddpo, ended, golden, text, tiny_model};
 use image::RgbImage;
 use serde_json::Value;
 use tch::{Device, Kind};
@@ -48,6 +49,10 @@ fn without_weights_the_command_says_which_files_from_where_how_large_and_where_t
     }
 }
 
+fn command_with_model<'c>(command: &'c mut Command, weights: &Path) -> &'c mut Command {
+    command.args(["--model", text(weights)])
+}
+
 #[test]
 fn the_aesthetic_score_comes_from_the_folder_that_is_named() {
     let (case, weights) = (Scoring::default(), tempfile::tempdir().expect("a folder"));
@@ -61,6 +66,17 @@ fn the_aesthetic_score_comes_from_the_folder_that_is_named() {
     );
     let once = case.scores();
     assert!(once.len() == 2 && once[0] != once[1], "{once:?}");
+    // The short way; a key counts more.
+    let mut short = case.command("aesthetic", &[key("aesthetic", &case.path("nowhere"))]);
+    ended(command_with_model(&mut short, weights.path())).expect(3, &["nowhere"]);
+    let mut short = case.command("aesthetic", &[]);
+    ended(command_with_model(&mut short, weights.path())).expect(0, &[]);
+    assert_eq!(case.scores(), once);
+    let mut none = case.command("colourfulness", &[]);
+    ended(command_with_model(&mut none, weights.path())).expect(
+        2,
+        &["--model names weights of aesthetic, image-reward, vlm-bertscore"],
+    );
     let twice = [set, vec!["reward.twice_rescaled=true".to_owned()]].concat();
     case.score("aesthetic", &twice).expect(0, &[]);
     assert_ne!(case.scores(), once);

@@ -190,6 +190,10 @@ pub struct ScoreArgs {
     /// Kind of the reward, as `reward.kind` in a configuration
     #[arg(long)]
     pub reward: String,
+    /// Weights of aesthetic, image-reward, or vlm-bertscore's encoder: a folder, or a name on the hub as OWNER/NAME or
+    /// OWNER/NAME@COMMIT
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    pub model: Option<String>,
     /// Sets one key of the reward, as `reward.threads=2`; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,

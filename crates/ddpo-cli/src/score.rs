@@ -9,7 +9,7 @@ use ddpo_reward::{Images, Prompt, Score};
 use ddpo_train::RewardWorker;
 
 use crate::args::ScoreArgs;
-use crate::config::RewardPlan;
+use crate::config::{RewardKind, RewardPlan};
 use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::folder;
 use crate::rewards;
@@ -24,7 +24,7 @@ const BATCH: usize = 32;
 /// Scores every picture and writes a CSV file with a row each: file, prompt, reward; then a column for each part
 /// of a sum, and one for what a server or a program said.
 pub fn run(args: &ScoreArgs) -> Result<Exit> {
-    let plan = RewardPlan::alone(&args.reward, &args.set)?;
+    let plan = plan(args)?;
     let files = files(&args.images)?;
     let prompts = prompts(args.prompts.as_deref(), files.len())?;
     let copies = rewards::copies(&plan, BATCH)?;
@@ -63,6 +63,17 @@ pub fn run(args: &ScoreArgs) -> Result<Exit> {
         args.out.display()
     );
     Ok(Exit::Done)
+}
+
+/// What `--reward`, `--model` and `--set` say together.
+fn plan(args: &ScoreArgs) -> Result<RewardPlan> {
+    let mut set = Vec::new();
+    if let Some(model) = &args.model {
+        let key = RewardKind::weights_key(&args.reward).map_err(Failure::config)?;
+        set.push(format!("{key}={}", toml::Value::String(model.clone())));
+    }
+    set.extend(args.set.iter().cloned());
+    RewardPlan::alone(&args.reward, &set)
 }
 
 /// A score for each picture. Few batches are in memory at a time: one a thread, and one that is next.

@@ -138,6 +138,22 @@ impl RewardKind {
         }
     }
 
+    /// The key of the weights of the kind of that name, for `ddpo score --model`.
+    ///
+    /// The error says which kinds have one.
+    pub fn weights_key(name: &str) -> std::result::Result<&'static str, String> {
+        const KEYS: [(&str, &str); 3] = [
+            (Aesthetic::NAME, "reward.weights.aesthetic"),
+            (ImageRewardScore::NAME, "reward.weights.image_reward"),
+            (VlmBertScore::NAME, "reward.vlm.encoder"),
+        ];
+        let found = KEYS.into_iter().find(|(kind, _)| *kind == name);
+        found.map(|(_, key)| key).ok_or_else(|| {
+            let with = KEYS.map(|(kind, _)| kind).join(", ");
+            format!("--model names weights of {with}; {name} reads none by that")
+        })
+    }
+
     /// Reads the keys of the kind of that name.
     pub(super) fn read(r: &mut Reader, name: &str) -> Self {
         match name {
