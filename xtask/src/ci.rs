@@ -7,6 +7,9 @@ use anyhow::{Context, Result};
 
 use crate::{ddpo, setup, shell, tidy};
 
+/// What `cargo xtask bench` calls the example that measures an iteration of the preset `lora`.
+const ITERATION: &str = "lora-iteration";
+
 /// Runs every step; the first that fails ends it.
 pub fn run() -> Result<ExitCode> {
     let started = Instant::now();
@@ -47,9 +50,14 @@ pub fn run() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `cargo bench` of the package that has the benchmarks.
+/// `cargo bench` of the package that has the benchmarks, or the one measurement that needs a model of full size.
 pub fn bench(args: &[String]) -> Result<ExitCode> {
     setup::ensure(setup::Kind::Cpu)?;
+    if let Some((ITERATION, rest)) = args.split_first().map(|(a, b)| (a.as_str(), b)) {
+        let example = ["--package", "ddpo-tests", "--example", "lora_iteration"];
+        let mut command = cargo(&["run", "--release", "--quiet"]);
+        return shell::become_command(command.args(example).arg("--").args(rest));
+    }
     let mut command = cargo(&["bench", "--package", "ddpo-benches", "--"]);
     shell::become_command(command.args(args))
 }

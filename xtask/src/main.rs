@@ -52,7 +52,7 @@ enum Command {
     Test,
     /// Runs the benchmarks
     Bench {
-        /// Handed to criterion
+        /// Handed to criterion; or lora-iteration DIR …, which measures the preset lora on a model of full size
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
