@@ -1,149 +1,121 @@
 //! The experiments of the paper by name, and which of them run.
+//!
+//! What an experiment is, where it stands in the paper and how long it takes is read from its own configuration.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use toml::Value;
 
 use crate::{Reproduce, ddpo, shell};
+
+/// In the order of the paper.
+const NAMES: [&str; 11] = [
+    "compressibility",
+    "incompressibility",
+    "aesthetic",
+    "alignment",
+    "generalization",
+    "overoptimization",
+    "guidance",
+    "dpok",
+    "cfg-ablation",
+    "interleaving",
+    "samples",
+];
 
 /// A row of `reproduce list`.
 struct Experiment {
     name: &'static str,
-    paper: &'static str,
-    shows: &'static str,
-    /// What the preset `pocket` puts in the place of a reward that it cannot run.
-    stand_in: Option<&'static str>,
-}
-
-const EXPERIMENTS: [Experiment; 11] = [
-    row(
-        "compressibility",
-        "Fig. 4",
-        "JPEG size falls: reward over reward queries",
-        None,
-    ),
-    row(
-        "incompressibility",
-        "Fig. 4",
-        "JPEG size grows: reward over reward queries",
-        None,
-    ),
-    row(
-        "aesthetic",
-        "Fig. 4",
-        "reward over reward queries",
-        Some("colourfulness"),
-    ),
-    row(
-        "alignment",
-        "Fig. 5",
-        "what the picture shows is what the prompt says",
-        Some("judge"),
-    ),
-    row(
-        "generalization",
-        "Figs. 6, 12, 15, 16",
-        "reward on unseen animals and objects",
-        None,
-    ),
-    row(
-        "overoptimization",
-        "Fig. 7",
-        "incompressibility past the useful point; counting",
-        None,
-    ),
-    row(
-        "guidance",
-        "Table 1",
-        "base, universal guidance, DDPO-IS on one prompt",
-        None,
-    ),
-    row(
-        "dpok",
-        "Figs. 8, 9",
-        "one LoRA model on four prompts",
-        Some("judge"),
-    ),
-    row(
-        "cfg-ablation",
-        "Fig. 10",
-        "sparse RWR with and without guidance in training",
-        None,
-    ),
-    row(
-        "interleaving",
-        "Fig. 11",
-        "RWR with more, smaller rounds",
-        None,
-    ),
-    row(
-        "samples",
-        "Figs. 1, 3, 13, 14",
-        "progressions for fixed prompts and noise",
-        None,
-    ),
-];
-
-const fn row(
-    name: &'static str,
-    paper: &'static str,
-    shows: &'static str,
-    stand_in: Option<&'static str>,
-) -> Experiment {
-    Experiment {
-        name,
-        paper,
-        shows,
-        stand_in,
-    }
+    /// Its configuration; none while there is no such file.
+    config: Option<Value>,
 }
 
 impl Experiment {
-    fn config(&self) -> String {
-        format!("configs/{}.toml", self.name)
+    fn all() -> Result<Vec<Self>> {
+        NAMES.into_iter().map(Self::read).collect()
     }
 
-    /// An experiment runs when its configuration is there.
-    fn is_available(&self) -> bool {
-        shell::root().join(self.config()).is_file()
+    fn read(name: &'static str) -> Result<Self> {
+        let file = shell::root().join(file_of(name));
+        if !file.is_file() {
+            return Ok(Self { name, config: None });
+        }
+        let text = std::fs::read_to_string(&file)?;
+        let config = toml::from_str(&text).with_context(|| file.display().to_string())?;
+        Ok(Self {
+            name,
+            config: Some(config),
+        })
     }
+
+    /// A value by its dotted path.
+    fn get(&self, path: &str) -> Option<&Value> {
+        path.split('.')
+            .try_fold(self.config.as_ref()?, |value, key| value.get(key))
+    }
+
+    fn text(&self, path: &str) -> &str {
+        self.get(path).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// What the preset `pocket` puts in the place of rewards that it cannot run: "judge for image-reward".
+    fn stand_ins(&self) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        if let Some(pocket) = self.get("presets.pocket") {
+            find_stand_ins(pocket, &mut found);
+        }
+        found
+    }
+}
+
+fn find_stand_ins(value: &Value, found: &mut BTreeSet<String>) {
+    let Some(table) = value.as_table() else {
+        return;
+    };
+    let text = |key| table.get(key).and_then(Value::as_str);
+    if let (Some(kind), Some(paper)) = (text("kind"), text("stands_in_for")) {
+        found.insert(format!("{kind} for {paper}"));
+    }
+    for inner in table.values() {
+        find_stand_ins(inner, found);
+    }
+}
+
+fn file_of(name: &str) -> String {
+    format!("configs/{name}.toml")
 }
 
 /// `cargo xtask reproduce`.
 pub fn reproduce(args: &Reproduce) -> Result<ExitCode> {
+    let all = Experiment::all()?;
     match args.experiment.as_str() {
         "list" => {
-            list();
+            list(&all);
             Ok(ExitCode::SUCCESS)
         }
-        "all" => all(args),
-        name => match EXPERIMENTS
-            .iter()
-            .find(|experiment| experiment.name == name)
-        {
-            Some(experiment) if experiment.is_available() => start(&[experiment], args),
-            Some(_) => Ok(shell::usage(&format!(
-                "`{name}` is not available yet; what runs: {}",
-                available().join(", ")
-            ))),
+        "all" => start_all(&all, args),
+        name => match all.iter().find(|it| it.name == name) {
+            Some(it) if it.config.is_some() => start(&[it], args),
+            Some(_) => {
+                let there: Vec<&str> = available(&all).map(|it| it.name).collect();
+                Ok(shell::usage(&format!(
+                    "`{name}` is not available yet; what runs: {}",
+                    there.join(", ")
+                )))
+            }
             None => Ok(unknown(name)),
         },
     }
 }
 
-fn available() -> Vec<&'static str> {
-    EXPERIMENTS
-        .iter()
-        .filter(|row| row.is_available())
-        .map(|row| row.name)
-        .collect()
+fn available(all: &[Experiment]) -> impl Iterator<Item = &Experiment> {
+    all.iter().filter(|it| it.config.is_some())
 }
 
 fn unknown(name: &str) -> ExitCode {
-    let names = EXPERIMENTS
-        .iter()
-        .map(|row| row.name)
-        .chain(["list", "all"]);
+    let names = NAMES.into_iter().chain(["list", "all"]);
     let hint = match shell::nearest(name, names) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "`cargo xtask reproduce list` names them".into(),
@@ -151,47 +123,55 @@ fn unknown(name: &str) -> ExitCode {
     shell::usage(&format!("unknown experiment `{name}`: {hint}"))
 }
 
-fn list() {
+fn list(all: &[Experiment]) {
     println!(
-        "{:<18} {:<20} {:<15} what comes out",
-        "experiment", "paper", "status"
+        "{:<18} {:<20} {:>7}  what comes out",
+        "experiment", "paper", "pocket"
     );
-    for row in &EXPERIMENTS {
-        let status = if row.is_available() {
-            "runs"
-        } else {
-            "not available"
+    for it in all {
+        let minutes = it.get("presets.pocket.about.minutes");
+        let time = match minutes.and_then(Value::as_integer) {
+            Some(minutes) => format!("{minutes} min"),
+            None => "–".to_owned(),
         };
-        let stand_in = row
-            .stand_in
-            .map(|name| format!(" (preset pocket: {name}, a stand-in for the paper's reward)"))
-            .unwrap_or_default();
-        println!(
-            "{:<18} {:<20} {:<15} {}{}",
-            row.name, row.paper, status, row.shows, stand_in
-        );
+        let shows = match it.config {
+            Some(_) => it.text("about.shows"),
+            None => "not available yet",
+        };
+        let paper = it.text("about.paper");
+        println!("{:<18} {paper:<20} {time:>7}  {shows}", it.name);
+        for stand_in in it.stand_ins() {
+            println!("{:<48} stand-in on pocket: {stand_in}", "");
+        }
     }
+    println!();
+    println!("presets: pocket (the default), lora, paper; each experiment has all three.");
+    println!(
+        "pocket's time is for one seed on two cores, once built. Stand-ins are named in every report."
+    );
+    println!("lora and paper train Stable Diffusion on a GPU: docs/reproduce.md says how long.");
 }
 
 /// Every row that there is; says which there is not.
-fn all(args: &Reproduce) -> Result<ExitCode> {
-    let (there, missing): (Vec<&Experiment>, Vec<&Experiment>) = EXPERIMENTS
+fn start_all(all: &[Experiment], args: &Reproduce) -> Result<ExitCode> {
+    let missing: Vec<&str> = all
         .iter()
-        .partition(|experiment| experiment.is_available());
-    let missing: Vec<&str> = missing.iter().map(|experiment| experiment.name).collect();
+        .filter(|it| it.config.is_none())
+        .map(|it| it.name)
+        .collect();
     if !missing.is_empty() {
         eprintln!(
             "reproduce all: not available yet, left out: {}",
             missing.join(", ")
         );
     }
-    start(&there, args)
+    start(&available(all).collect::<Vec<_>>(), args)
 }
 
 fn start(experiments: &[&Experiment], args: &Reproduce) -> Result<ExitCode> {
     let mut words: Vec<String> = experiments
         .iter()
-        .map(|experiment| experiment.config())
+        .map(|experiment| file_of(experiment.name))
         .collect();
     let mut add = |flag: &str, value: &str| words.extend([flag.to_owned(), value.to_owned()]);
     if let Some(preset) = &args.preset {
@@ -213,4 +193,43 @@ fn start(experiments: &[&Experiment], args: &Reproduce) -> Result<ExitCode> {
         add("--set", pair);
     }
     ddpo::start("reproduce", &words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_experiment_that_there_is_says_where_it_stands_and_how_long_it_takes() {
+        let all = Experiment::all().expect("configurations");
+        let there: Vec<&Experiment> = available(&all).collect();
+        assert!(there.len() >= 10);
+        for it in there {
+            assert_eq!(it.text("experiment"), it.name);
+            for key in [
+                "about.paper",
+                "about.shows",
+                "about.found",
+                "presets.pocket.about.replaced",
+            ] {
+                assert!(!it.text(key).is_empty(), "{}: {key}", it.name);
+            }
+            let minutes = it.get("presets.pocket.about.minutes");
+            assert!(minutes.and_then(Value::as_integer).is_some(), "{}", it.name);
+        }
+    }
+
+    #[test]
+    fn stand_ins_are_found_wherever_they_stand() {
+        let all = Experiment::all().expect("configurations");
+        let of = |name| {
+            all.iter()
+                .find(|it| it.name == name)
+                .expect(name)
+                .stand_ins()
+        };
+        assert!(of("compressibility").is_empty());
+        assert!(of("aesthetic").contains("colourfulness for aesthetic"));
+        assert_eq!(of("samples").len(), 2);
+    }
 }

@@ -13,7 +13,7 @@ use crate::config::Plan;
 use crate::failure::{Failure, Result};
 
 /// How many of these fit the machine side by side: as many as it has cores for, one on a GPU.
-pub fn jobs(plans: &[Plan]) -> usize {
+pub fn jobs(plans: &[&Plan]) -> usize {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = plans.iter().map(|plan| plan.run.threads).max().unwrap_or(1);
     match plans

@@ -46,6 +46,9 @@ pub struct RunConfig {
     pub rl: RlPart,
     /// `[reward]`.
     pub reward: RewardPart,
+    /// `[about]`.
+    #[serde(default)]
+    pub about: AboutPart,
     /// `[progress]`.
     pub progress: ProgressPart,
     /// `[eval]`.
@@ -84,6 +87,18 @@ pub struct RewardPart {
 pub struct ProgressPart {
     /// Fixed prompts.
     pub prompts: Vec<String>,
+}
+
+/// Part of `[about]`; empty where the configuration does not say.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct AboutPart {
+    /// Where the experiment stands in the paper.
+    pub paper: String,
+    /// What the paper found.
+    pub found: String,
+    /// What the preset has in place of what the paper has.
+    pub replaced: String,
 }
 
 /// Part of `[eval]`.

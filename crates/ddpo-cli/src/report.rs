@@ -7,7 +7,7 @@ use ddpo_eval::claims::ClaimsFile;
 use ddpo_eval::evals::measures;
 use ddpo_eval::parting::Rule;
 use ddpo_eval::pictures::{Png, ProgressSheet};
-use ddpo_eval::report::{MetricChange, Pair, Report, RunSection, StandIn};
+use ddpo_eval::report::{Entry, MetricChange, Pair, Report, RunSection, StandIn};
 use ddpo_eval::table::Table;
 use ddpo_reward::{Reward, RewardInfo};
 
@@ -29,7 +29,7 @@ pub fn run(args: &ReportArgs) -> Result<Exit> {
         .clone()
         .unwrap_or_else(|| args.runs[0].join("report.html"));
     let folder = out.parent().unwrap_or(Path::new(""));
-    let claims = write(&records, folder, &out, "")?;
+    let Written { claims, .. } = write(&records, folder, &out, "")?;
     println!("{} runs, report in {}", records.len(), out.display());
     println!("{}", Table::of_verdicts(&claims.verdicts).for_terminal());
     Ok(Exit::Done)
@@ -56,10 +56,18 @@ pub fn read(folders: &[PathBuf]) -> Result<Vec<Record>> {
     }
 }
 
+/// A report that is written, and what an index over several takes from it.
+pub struct Written {
+    /// Every claim, checked.
+    pub claims: ClaimsFile,
+    /// Its part of an index.
+    pub entry: Entry,
+}
+
 /// Writes claims.json and figures into `folder`, and the report to `out`.
 ///
 /// `command` is what to type to get the runs again; each run's own arguments when empty.
-pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Result<ClaimsFile> {
+pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Result<Written> {
     let config = &records[0].config;
     let verdicts = check_claims(&config.claims, records);
     let claims = ClaimsFile::new(config.experiment.clone(), verdicts.clone());
@@ -88,7 +96,26 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
     };
     folder::write(&folder.join("claims.json"), &claims.to_json())?;
     folder::write(out, &report.html())?;
-    Ok(claims)
+    let entry = Entry {
+        experiment: report.experiment,
+        title: report.title,
+        paper: config.about.paper.clone(),
+        found: config.about.found.clone(),
+        replaced: config.about.replaced.clone(),
+        stand_ins: report.stand_ins,
+        verdicts: report.verdicts,
+        figures: report.figures,
+        link: String::new(),
+        n_runs: records.len(),
+        seconds: seconds(records),
+    };
+    Ok(Written { claims, entry })
+}
+
+/// Wall time of these runs, added up.
+fn seconds(records: &[Record]) -> f64 {
+    let times = records.iter().map(|it| it.manifest["seconds"].as_f64());
+    times.flatten().sum()
 }
 
 /// What the run's reward measures.
@@ -199,10 +226,6 @@ fn stand_ins(records: &[Record]) -> Result<Vec<StandIn>> {
 
 fn facts(records: &[Record]) -> Result<Vec<(String, String)>> {
     let first = &records[0];
-    let seconds: f64 = records
-        .iter()
-        .filter_map(|record| record.manifest["seconds"].as_f64())
-        .sum();
     let queries: usize = records.iter().map(|record| record.run.samples.len()).sum();
     let mut labels: Vec<String> = Vec::new();
     for record in records {
@@ -214,7 +237,7 @@ fn facts(records: &[Record]) -> Result<Vec<(String, String)>> {
     let mut facts = vec![
         ("Reward".to_owned(), labels.join("; ")),
         ("Reward queries".to_owned(), queries.to_string()),
-        ("Time".to_owned(), format!("{:.0} s", seconds)),
+        ("Time".to_owned(), format!("{:.0} s", seconds(records))),
     ];
     for (label, name) in [
         ("Model", "model"),

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use ddpo_eval::table::Table;
 use ddpo_train::Outcome;
 
 use crate::args::ReproduceArgs;
@@ -12,16 +11,23 @@ use crate::run::finish;
 use crate::suggest::nearest;
 use crate::train::{Job, execute};
 use crate::watch::Screen;
-use crate::{parallel, report, stop};
+use crate::{parallel, stop};
+
+mod ledger;
+
+use ledger::Ledger;
 
 /// An experiment with all its runs planned.
 struct Experiment {
     name: String,
     out: PathBuf,
     runs: Vec<Plan>,
+    folders: Vec<PathBuf>,
 }
 
 /// Runs what is not done yet, then reports on all of it; the first exit code that is not success is the end's.
+///
+/// Runs of several experiments are one queue, so that no core waits for the last run of an experiment.
 pub fn run(args: &ReproduceArgs) -> Result<Exit> {
     // All plans are read before the first run starts: a bad key must not show up an hour later.
     let experiments = args
@@ -29,17 +35,64 @@ pub fn run(args: &ReproduceArgs) -> Result<Exit> {
         .iter()
         .map(|file| plan(file, args))
         .collect::<Result<Vec<_>>>()?;
-    let mut exit = Exit::Done;
-    for experiment in &experiments {
-        let ended = reproduce(experiment, args)?;
-        if ended == Exit::Interrupted {
-            return Ok(ended);
+    experiments.iter().for_each(Experiment::name_stand_ins);
+    let queue: Vec<(usize, usize)> = (0..)
+        .zip(&experiments)
+        .flat_map(|(at, it)| (0..it.runs.len()).map(move |run| (at, run)))
+        .collect();
+    let plans: Vec<&Plan> = experiments.iter().flat_map(|it| &it.runs).collect();
+    let n_epochs = plans.iter().map(|plan| plan.run.epochs).sum();
+    let screen = match (&experiments[..], plans.len()) {
+        (_, 1) => Screen::new(),
+        ([one], n) => Screen::of_several(&one.name, n, n_epochs),
+        (all, n) => Screen::of_several(&format!("{} experiments", all.len()), n, n_epochs),
+    };
+    let stop = stop::flag()?;
+    let jobs = args
+        .jobs
+        .map_or_else(|| parallel::jobs(&plans), |jobs| jobs as usize);
+    let preset = source(Path::new(""), args);
+    let ledger = Ledger::new(&experiments, args);
+    let all_done = parallel::run(jobs, queue.len(), &stop, &|at| {
+        let (experiment, run) = queue[at];
+        let Experiment { runs, folders, .. } = &experiments[experiment];
+        let job = Job {
+            out: &folders[run],
+            resume: true,
+            preset: preset.preset(),
+            stop: &stop,
+            screen: &screen,
+        };
+        let outcome = execute(&runs[run], &job)?;
+        if outcome == Outcome::Done {
+            finish(&folders[run], &screen)?;
+            ledger.run_done(experiment, &screen)?;
         }
-        if exit == Exit::Done {
-            exit = ended;
+        Ok(outcome)
+    })?;
+    drop(screen);
+    if !all_done {
+        eprintln!("interrupted; the same command goes on from here");
+        return Ok(Exit::Interrupted);
+    }
+    Ok(ledger.summary())
+}
+
+impl Experiment {
+    fn name_stand_ins(&self) {
+        let mut named = Vec::new();
+        for plan in &self.runs {
+            let Some(paper) = &plan.stands_in_for else {
+                continue;
+            };
+            let (name, reward) = (&self.name, plan.reward.name());
+            let line = format!("{name}: {reward} stands in for the paper's reward `{paper}`");
+            if !named.contains(&line) {
+                eprintln!("{line}");
+                named.push(line);
+            }
         }
     }
-    Ok(exit)
 }
 
 fn source(file: &Path, args: &ReproduceArgs) -> Source {
@@ -70,69 +123,15 @@ fn plan(file: &Path, args: &ReproduceArgs) -> Result<Experiment> {
         Some(out) => out.clone(),
         None => Path::new("runs").join(&plan.experiment),
     };
-    let name = plan.experiment;
-    Ok(Experiment { name, out, runs })
-}
-
-fn reproduce(experiment: &Experiment, args: &ReproduceArgs) -> Result<Exit> {
-    let plans = &experiment.runs;
-    if let Some((plan, paper)) = plans
-        .iter()
-        .find_map(|p| Some((p, p.stands_in_for.as_ref()?)))
-    {
-        let (name, reward) = (&experiment.name, plan.reward.name());
-        eprintln!("{name}: {reward} stands in for the paper's reward `{paper}`");
-    }
-    let folders: Vec<PathBuf> = plans
-        .iter()
-        .map(|plan| {
-            let arm = experiment.out.join(plan.label());
-            arm.join(format!("seed-{}", plan.run.seed))
-        })
-        .collect();
-    let source = source(Path::new(""), args);
-    let n_epochs = plans.iter().map(|plan| plan.run.epochs).sum();
-    let screen = match plans.len() {
-        1 => Screen::new(),
-        n => Screen::of_several(&experiment.name, n, n_epochs),
+    let folder = |plan: &Plan| {
+        let arm = out.join(plan.label());
+        arm.join(format!("seed-{}", plan.run.seed))
     };
-    let stop = stop::flag()?;
-    let jobs = args
-        .jobs
-        .map_or_else(|| parallel::jobs(plans), |jobs| jobs as usize);
-    let outcome = parallel::run(jobs, plans.len(), &stop, &|at| {
-        let job = Job {
-            out: &folders[at],
-            resume: true,
-            preset: source.preset(),
-            stop: &stop,
-            screen: &screen,
-        };
-        let outcome = execute(&plans[at], &job)?;
-        if outcome == Outcome::Done {
-            finish(&folders[at], &screen)?;
-        }
-        Ok(outcome)
-    })?;
-    if !outcome {
-        eprintln!("interrupted; the same command goes on from here");
-        return Ok(Exit::Interrupted);
-    }
-    conclude(&folders, experiment, args)
-}
-
-fn conclude(folders: &[PathBuf], experiment: &Experiment, args: &ReproduceArgs) -> Result<Exit> {
-    let Experiment { name, out, .. } = experiment;
-    let records = report::read(folders)?;
-    let file = out.join("report.html");
-    let claims = report::write(&records, out, &file, &command(name, args))?;
-    println!("{name}: {} runs", records.len());
-    println!("{}", Table::of_verdicts(&claims.verdicts).for_terminal());
-    println!("report: {}", file.display());
-    Ok(if claims.all_met() {
-        Exit::Done
-    } else {
-        Exit::Claim
+    Ok(Experiment {
+        folders: runs.iter().map(folder).collect(),
+        name: plan.experiment,
+        out,
+        runs,
     })
 }
 
@@ -157,22 +156,4 @@ fn algorithms<'a>(args: &'a ReproduceArgs, plan: &'a Plan) -> Result<Vec<&'a str
         }
     }
     Ok(named.iter().map(String::as_str).collect())
-}
-
-/// What to type to get this again.
-fn command(experiment: &str, args: &ReproduceArgs) -> String {
-    let mut command = format!("cargo xtask reproduce {experiment}");
-    if let Some(preset) = &args.preset {
-        command += &format!(" --preset {preset}");
-    }
-    if !args.algorithms.is_empty() {
-        command += &format!(" --algorithms {}", args.algorithms.join(","));
-    }
-    if let Some(seeds) = args.seeds {
-        command += &format!(" --seeds {seeds}");
-    }
-    for pair in &args.set {
-        command += &format!(" --set {pair}");
-    }
-    command
 }

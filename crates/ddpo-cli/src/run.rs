@@ -51,7 +51,7 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
 /// Report, figures and claims of a finished run; whether every claim is met.
 pub fn finish(out: &Path, screen: &Screen) -> Result<bool> {
     let records = report::read(&[out.to_owned()])?;
-    let claims = report::write(&records, out, &out.join("report.html"), "")?;
+    let claims = report::write(&records, out, &out.join("report.html"), "")?.claims;
     if !claims.verdicts.is_empty() {
         screen.line(&Table::of_verdicts(&claims.verdicts).for_terminal());
     }

@@ -12,6 +12,10 @@ use crate::{
     runs::Metrics,
 };
 
+mod index;
+
+pub use index::{Entry, Index};
+
 /// Everything that a report shows.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Report {
@@ -110,23 +114,7 @@ impl MetricChange {
 impl Report {
     /// The whole file.
     pub fn html(&self) -> String {
-        let style = PreEscaped(include_str!("report/style.css"));
-        let page = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    // Nothing is fetched and nothing runs, even if some text were to slip through.
-                    meta http-equiv="Content-Security-Policy"
-                        content="default-src 'none'; img-src data:; style-src 'unsafe-inline'";
-                    title { (self.title) " · ddpo" }
-                    style { (style) }
-                }
-                body { main { (self.body()) } }
-            }
-        };
-        page.into_string()
+        page(&self.title, self.body())
     }
 
     fn body(&self) -> Markup {
@@ -153,6 +141,27 @@ impl Report {
     }
 }
 
+/// A whole file around what is in it.
+fn page(title: &str, body: Markup) -> String {
+    let style = PreEscaped(include_str!("report/style.css"));
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                // Nothing is fetched and nothing runs, even if some text were to slip through.
+                meta http-equiv="Content-Security-Policy"
+                    content="default-src 'none'; img-src data:; style-src 'unsafe-inline'";
+                title { (title) " · ddpo" }
+                style { (style) }
+            }
+            body { main { (body) } }
+        }
+    };
+    page.into_string()
+}
+
 fn figure(svg: &Svg, caption: &str) -> Markup {
     html! { figure { div.scroll { (PreEscaped(svg.as_str())) } figcaption { (caption) } } }
 }
@@ -176,33 +185,44 @@ fn facts(facts: &[(String, String)]) -> Markup {
 }
 
 fn claims(verdicts: &[Verdict]) -> Markup {
-    let met = verdicts.iter().filter(|v| v.met).count();
     html! {
         h2 { "Claims" }
         @if verdicts.is_empty() {
             p.soft { "This run states no claims." }
         } @else {
-            p { span class=(verdict_class(met == verdicts.len())) { (met) " of " (verdicts.len()) " met" } }
-            table.cards {
-                thead { tr { th { "" } th { "Claim" } th { "Run" } th { "Measured" } th { "Source" } } }
-                tbody {
-                    @for v in verdicts {
-                        tr {
-                            td data-label="Result" { (verdict_word(v.met)) }
-                            td data-label="Claim" { (v.statement) }
-                            td data-label="Run" { (v.algorithm) ", seed " (v.seed) }
-                            td data-label="Measured" { (v.numbers()) }
-                            td data-label="Source" { (v.claim.source()) }
-                        }
-                    }
-                }
-            }
+            (verdict_table(verdicts))
             p.soft {
                 "Means ± their standard error; paired: the same prompts from the same noise on both sides, and "
                 "then the mean difference ± its standard error."
             }
         }
     }
+}
+
+fn verdict_table(verdicts: &[Verdict]) -> Markup {
+    html! {
+        p { (met_of(verdicts)) }
+        table.cards {
+            thead { tr { th { "" } th { "Claim" } th { "Run" } th { "Measured" } th { "Source" } } }
+            tbody {
+                @for v in verdicts {
+                    tr {
+                        td data-label="Result" { (verdict_word(v.met)) }
+                        td data-label="Claim" { (v.statement) }
+                        td data-label="Run" { (v.algorithm) ", seed " (v.seed) }
+                        td data-label="Measured" { (v.numbers()) }
+                        td data-label="Source" { (v.claim.source()) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// "2 of 3 met".
+fn met_of(verdicts: &[Verdict]) -> Markup {
+    let met = verdicts.iter().filter(|v| v.met).count();
+    html! { span class=(verdict_class(met == verdicts.len())) { (met) " of " (verdicts.len()) " met" } }
 }
 
 fn verdict_class(met: bool) -> &'static str {

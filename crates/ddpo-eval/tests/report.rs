@@ -4,7 +4,7 @@ use ddpo_eval::{
     claims::{Claim, Metric, check},
     figure::{Curve, RewardFigure, Series},
     pictures::Png,
-    report::{MetricChange, Pair, Report, RunSection, StandIn},
+    report::{Entry, Index, MetricChange, Pair, Report, RunSection, StandIn},
     runs::{Metrics, Run, SampleRow},
 };
 use ddpo_reward::Images;
@@ -161,4 +161,36 @@ fn an_empty_report_is_a_page_all_the_same() {
     let html = Report::default().html();
     assert!(html.starts_with("<!DOCTYPE html>"));
     assert!(html.contains("states no claims"));
+}
+
+#[test]
+fn an_index_has_every_figure_and_verdict_and_escapes_what_it_is_given() {
+    let r = report(2);
+    let index = Index {
+        preset: HOSTILE.to_owned(),
+        entries: vec![Entry {
+            experiment: "aesthetic".to_owned(),
+            title: HOSTILE.to_owned(),
+            paper: HOSTILE.to_owned(),
+            found: HOSTILE.to_owned(),
+            replaced: HOSTILE.to_owned(),
+            stand_ins: r.stand_ins.clone(),
+            verdicts: r.verdicts.clone(),
+            figures: r.figures.clone(),
+            link: "aesthetic/report.html".to_owned(),
+            n_runs: 2,
+            seconds: 90.0,
+        }],
+        unfinished: vec![HOSTILE.to_owned()],
+        command: HOSTILE.to_owned(),
+    };
+    let html = index.html();
+    assert!(tags(&html).iter().all(|tag| !tag.starts_with("script")));
+    assert!(html.contains("href=\"./aesthetic/report.html\""));
+    assert_eq!(html.matches("<svg").count(), r.figures.len());
+    assert_eq!(
+        html.matches("✓ met").count(),
+        r.verdicts.iter().filter(|v| v.met).count()
+    );
+    assert!(html.contains("Not finished: ") && html.contains("1.5"));
 }

@@ -165,6 +165,11 @@ pub(super) fn progress(r: &mut Reader) -> ProgressPlan {
 /// Keys that only reports use; they read them from the run's folder.
 pub(super) fn for_reports(r: &mut Reader) {
     let _: String = r.get("title", "a title");
+    // `[about]` is for lists and reports too, which read it from the file.
+    for key in ["paper", "shows", "found", "replaced"] {
+        let _: Option<String> = r.find(&format!("about.{key}"), "a text");
+    }
+    let _: Option<f64> = r.find("about.minutes", "minutes on two cores, a number");
     let expected = "rows with algorithm and check = { kind, source, metric, standard_errors }";
     let _: Option<Vec<ClaimRow>> = r.find("claims", expected);
 }

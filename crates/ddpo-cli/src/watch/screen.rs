@@ -48,6 +48,11 @@ impl Screen {
         }
     }
 
+    /// Prints a result above the bars, to standard output.
+    pub fn result(&self, text: &str) {
+        self.all.suspend(|| println!("{text}"));
+    }
+
     /// Prints above the bars.
     pub fn line(&self, text: &str) {
         self.all.suspend(|| eprintln!("{text}"));

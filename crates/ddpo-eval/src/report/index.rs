@@ -1,0 +1,95 @@
+//! One file over several experiments: every figure beside what the paper found, what the preset replaced, pass or fail.
+
+use maud::{Markup, html};
+
+use super::{StandIn, figure, met_of, notice, page, relative, verdict_table};
+use crate::Svg;
+use crate::claims::Verdict;
+
+/// Experiments of the paper, one after the other.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Index {
+    /// Name of the preset, such as `pocket`.
+    pub preset: String,
+    /// Experiments that are finished, in the order of the paper.
+    pub entries: Vec<Entry>,
+    /// Names of those that are not.
+    pub unfinished: Vec<String>,
+    /// What to type to get this again.
+    pub command: String,
+}
+
+/// One experiment of an index.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Entry {
+    /// Name, such as `compressibility`.
+    pub experiment: String,
+    /// Headline.
+    pub title: String,
+    /// Where it stands in the paper, such as `Fig. 4`.
+    pub paper: String,
+    /// What the paper found, in a sentence or two.
+    pub found: String,
+    /// What the preset has in place of what the paper has, in a sentence or two.
+    pub replaced: String,
+    /// Rewards that are not the paper's.
+    pub stand_ins: Vec<StandIn>,
+    /// Claims, checked.
+    pub verdicts: Vec<Verdict>,
+    /// Figures with captions.
+    pub figures: Vec<(Svg, String)>,
+    /// Its own report, relative to this file.
+    pub link: String,
+    /// How many runs it has.
+    pub n_runs: usize,
+    /// Wall time of its runs, added up, in seconds.
+    pub seconds: f64,
+}
+
+impl Index {
+    /// The whole file.
+    pub fn html(&self) -> String {
+        page("The paper's experiments", self.body())
+    }
+
+    fn body(&self) -> Markup {
+        html! {
+            h1 { "The paper's experiments" }
+            p.soft { "Black et al. 2023, \u{201c}Training Diffusion Models with Reinforcement Learning\u{201d}; preset "
+                code { (self.preset) } ", " (self.entries.len()) " experiments" }
+            @if !self.unfinished.is_empty() {
+                div.notice role="note" { strong { "Not finished: " } (self.unfinished.join(", ")) "." }
+            }
+            table.cards {
+                thead { tr { th { "Experiment" } th { "Paper" } th { "Claims" } th.number { "Runs" }
+                    th.number { "Minutes" } } }
+                tbody { @for entry in &self.entries { tr {
+                    td data-label="Experiment" { a href=(format!("#run-{}", entry.experiment)) { (entry.experiment) } }
+                    td data-label="Paper" { (entry.paper) }
+                    td data-label="Claims" { (met_of(&entry.verdicts)) }
+                    td.number data-label="Runs" { (entry.n_runs) }
+                    td.number data-label="Minutes" { (format!("{:.1}", entry.seconds / 60.0)) }
+                } } }
+            }
+            p.soft { "Minutes of all runs, added up: several run side by side." }
+            @for entry in &self.entries { (section(entry)) }
+            h2 { "Reproduce" }
+            pre { code { (self.command) } }
+        }
+    }
+}
+
+fn section(entry: &Entry) -> Markup {
+    html! {
+        h2 id=(format!("run-{}", entry.experiment)) { (entry.title) }
+        p.soft { code { (entry.experiment) } ", " (entry.paper) ", "
+            a href=(relative(&entry.link)) { "its own report" } }
+        @for stand_in in &entry.stand_ins { (notice(stand_in)) }
+        dl.facts {
+            @if !entry.found.is_empty() { div { dt { "The paper found" } dd { (entry.found) } } }
+            @if !entry.replaced.is_empty() { div { dt { "Here instead" } dd { (entry.replaced) } } }
+        }
+        @if !entry.verdicts.is_empty() { (verdict_table(&entry.verdicts)) }
+        @for (svg, caption) in &entry.figures { (figure(svg, caption)) }
+    }
+}
