@@ -56,6 +56,11 @@ pub enum Command {
     /// Writes the report of one or several runs
     #[command(after_help = "Example: ddpo report runs/compressibility --out report.html")]
     Report(ReportArgs),
+    /// Measures what a run has learned: before and after, on the same prompts from the same noise
+    #[command(
+        after_help = "Example: ddpo eval runs/aesthetic/ddpo-is/seed-42 --prompts pocket-unseen-animals"
+    )]
+    Eval(EvalArgs),
     /// Writes what a run has learned in the files that diffusers reads
     #[command(after_help = "Example: ddpo export runs/longer --format diffusers --out model")]
     Export(ExportArgs),
@@ -236,6 +241,34 @@ pub struct ExportArgs {
     /// Folder to write to; must be empty if it is there
     #[arg(long)]
     pub out: PathBuf,
+    /// The checkpoint after so many epochs, where it is kept; the last when not given
+    #[arg(long)]
+    pub epoch: Option<u64>,
+}
+
+/// `ddpo eval`.
+#[derive(Args)]
+pub struct EvalArgs {
+    /// A run's folder
+    pub run: PathBuf,
+    /// Prompt set, as `unseen-animals`; those of the run's own evaluations when not given
+    #[arg(long, value_name = "SET")]
+    pub prompts: Option<String>,
+    /// Pictures of each set, before and after; as many as in the run's own evaluations when not given
+    #[arg(long)]
+    pub samples: Option<u64>,
+    /// Seed of prompts' noise; the run's when not given
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// The checkpoint after so many epochs, where it is kept; the last when not given
+    #[arg(long)]
+    pub epoch: Option<u64>,
+    /// cpu or cuda:N; the run's when not given
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Folder to write to; RUN/evaluations/SET-seed-N when not given
+    #[arg(long)]
+    pub out: Option<PathBuf>,
 }
 
 /// What `ddpo export` writes.

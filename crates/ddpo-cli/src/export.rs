@@ -4,21 +4,20 @@ use std::fs;
 use std::path::Path;
 
 use ddpo_model::{LORA_FILE, Lora, StableDiffusion, lora};
-use ddpo_train::{Checkpoint, Checkpoints, ParamSet};
+use ddpo_train::{Checkpoint, ParamSet};
 use tch::{Device, Kind, Tensor};
 
 use crate::args::{ExportArgs, ExportFormat};
-use crate::config::{Plan, Source, Train};
+use crate::config::{Plan, Train};
 use crate::failure::{Exit, Failure, OrExit, Result};
-use crate::folder::CONFIG;
-use crate::{model, train};
+use crate::{finished, model, train};
 
 /// Writes the model as the run's last checkpoint has it, in f32.
 pub fn run(args: &ExportArgs) -> Result<Exit> {
-    let plan = plan(&args.run)?;
+    let plan = finished::plan(&args.run, &[])?;
     fits(args, &plan)?;
     vacant(&args.out)?;
-    let checkpoint = last(&args.run)?;
+    let checkpoint = finished::checkpoint(&args.run, args.epoch)?;
     let whole = model::open(&plan.model.source, Device::Cpu, Kind::Float)?;
     match plan.policy.train {
         Train::Full => full(whole, &checkpoint, args)?,
@@ -31,21 +30,6 @@ pub fn run(args: &ExportArgs) -> Result<Exit> {
         how_to_load(args, &plan)
     );
     Ok(Exit::Done)
-}
-
-/// The configuration that the run was made with.
-fn plan(run: &Path) -> Result<Plan> {
-    let file = run.join(CONFIG);
-    if !file.is_file() {
-        let shown = run.display();
-        let message =
-            format!("{shown} is no run: it has no {CONFIG}; expected what `ddpo run --out` wrote");
-        return Err(Failure::new(Exit::Data, message));
-    }
-    Plan::load(&Source {
-        file: Some(file),
-        ..Source::default()
-    })
 }
 
 /// Refuses a format that the run has nothing for.
@@ -73,26 +57,6 @@ fn vacant(out: &Path) -> Result<()> {
             "{shown} is not empty: choose another folder with --out"
         ))),
     }
-}
-
-fn last(run: &Path) -> Result<Checkpoint> {
-    let folder = run.join("checkpoints");
-    let none = || {
-        let message = format!(
-            "{} has no checkpoint yet: run.checkpoint_every says when the first is written",
-            run.display()
-        );
-        Failure::new(Exit::Data, message)
-    };
-    if !folder.is_dir() {
-        return Err(none());
-    }
-    let found = Checkpoints::of(&folder).latest().map_err(train::failure)?;
-    let checkpoint = found.ok_or_else(none)?;
-    for damage in &checkpoint.passed_over {
-        eprintln!("warning: {damage}; exporting an older one");
-    }
-    Ok(checkpoint)
 }
 
 fn full(whole: StableDiffusion, checkpoint: &Checkpoint, args: &ExportArgs) -> Result<()> {

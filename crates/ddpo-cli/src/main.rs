@@ -7,8 +7,10 @@ use clap::Parser;
 mod algorithm;
 mod args;
 mod config;
+mod eval;
 mod export;
 mod failure;
+mod finished;
 mod folder;
 mod guidance;
 mod hub;
@@ -61,6 +63,7 @@ fn run(command: Command) -> Result<Exit> {
         Command::Replay(args) => replay::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Export(args) => export::run(&args),
     }
 }

@@ -111,6 +111,24 @@ impl Checkpoints {
         }
     }
 
+    /// The checkpoint after so many epochs, if it is kept.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder cannot be read; [`Error::Damaged`] if the checkpoint is not whole.
+    pub fn after(&self, epochs: u64) -> Result<Option<Checkpoint>> {
+        let path = self.folder.join(format!("epoch-{epochs:06}"));
+        if !path.is_dir() {
+            return Ok(None);
+        }
+        let (manifest, state) = read(&path)?;
+        Ok(Some(Checkpoint {
+            path,
+            epochs_done: manifest.epochs_done,
+            state,
+            passed_over: Vec::new(),
+        }))
+    }
+
     /// Writes a checkpoint and removes the oldest ones. `name` sorts after all that are there.
     pub(crate) fn write(
         &self,
