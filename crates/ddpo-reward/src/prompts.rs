@@ -165,6 +165,22 @@ pub const ACTIVITIES: [&str; 3] = ["washing the dishes", "riding a bike", "playi
 /// The three activities as the paper's text writes them: Black et al. 2023, section 6.2 and appendix D.6.
 pub const PAPER_ACTIVITIES: [&str; 3] = ["washing dishes", "riding a bike", "playing chess"];
 
+/// Prompts whose pictures the paper's website shows: a few animals with each of the activities.
+///
+/// <https://rl-diffusion.github.io>, section on prompt alignment.
+pub const SHOWN_ACTIVITIES: [&str; 10] = [
+    "a dolphin riding a bike",
+    "a hedgehog riding a bike",
+    "a dog riding a bike",
+    "a lizard riding a bike",
+    "a bear washing dishes",
+    "a shark washing dishes",
+    "a frog washing dishes",
+    "a monkey washing dishes",
+    "a chicken playing chess",
+    "an ant playing chess",
+];
+
 /// The 22 animals that are counted.
 ///
 /// jannerm/ddpo, commit f0b6ca7, `assets/very_simple_animals.txt`.
@@ -317,7 +333,7 @@ mod tests {
     #[test]
     fn sets_have_the_paper_s_sizes_and_no_text_twice() {
         let sizes = [
-            45, 398, 38, 50, 135, 135, 45, 45, 45, 69, 154, 4, 1, 12, 23, 28,
+            45, 398, 38, 50, 135, 135, 10, 45, 45, 45, 69, 154, 4, 1, 12, 23, 28,
         ];
         for (set, n) in PromptSet::ALL.into_iter().zip(sizes) {
             let prompts = set.prompts();

@@ -2,8 +2,8 @@
 
 use super::{
     ACTIVITIES, COMMON_ANIMALS, COUNTED_ANIMALS, COUNTS, DPOK, EVERYDAY_OBJECTS, PAPER_ACTIVITIES,
-    POCKET_OBJECTS, POCKET_UNSEEN_ANIMALS, UNSEEN_ANIMALS, UNSEEN_SCENARIOS, WOLF,
-    imagenet_animals, numbered, plural, with_article,
+    POCKET_OBJECTS, POCKET_UNSEEN_ANIMALS, SHOWN_ACTIVITIES, UNSEEN_ANIMALS, UNSEEN_SCENARIOS,
+    WOLF, imagenet_animals, numbered, plural, with_article,
 };
 use crate::Prompt;
 
@@ -23,6 +23,8 @@ pub enum PromptSet {
     Activities,
     /// The same with [`PAPER_ACTIVITIES`]: "a cat washing dishes".
     ActivitiesPaper,
+    /// [`SHOWN_ACTIVITIES`].
+    ShownActivities,
     /// The third of `activities-paper` that washes dishes: 45 prompts.
     WashingDishes,
     /// The third of `activities-paper` that rides a bike: 45 prompts.
@@ -47,13 +49,14 @@ pub enum PromptSet {
 
 impl PromptSet {
     /// All sets.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Animals,
         Self::ImagenetAnimals,
         Self::UnseenAnimals,
         Self::Objects,
         Self::Activities,
         Self::ActivitiesPaper,
+        Self::ShownActivities,
         Self::WashingDishes,
         Self::RidingABike,
         Self::PlayingChess,
@@ -75,6 +78,7 @@ impl PromptSet {
             Self::Objects => "objects",
             Self::Activities => "activities",
             Self::ActivitiesPaper => "activities-paper",
+            Self::ShownActivities => "shown-activities",
             Self::WashingDishes => "washing-dishes",
             Self::RidingABike => "riding-a-bike",
             Self::PlayingChess => "playing-chess",
@@ -104,6 +108,7 @@ impl PromptSet {
             Self::Objects => numbered(EVERYDAY_OBJECTS),
             Self::Activities => doing(common, &ACTIVITIES),
             Self::ActivitiesPaper => doing(common, &PAPER_ACTIVITIES),
+            Self::ShownActivities => numbered(SHOWN_ACTIVITIES),
             Self::WashingDishes => doing(common, &[dishes]),
             Self::RidingABike => doing(common, &[bike]),
             Self::PlayingChess => doing(common, &[chess]),
