@@ -10,9 +10,10 @@ mod methods;
 const CONFIGS: [&str; 3] = ["compressibility", "incompressibility", "aesthetic"];
 
 /// Experiments whose runs are not the four algorithms of Fig. 4.
-const WITH_ARMS: [&str; 7] = [
+const WITH_ARMS: [&str; 8] = [
     "alignment",
     "generalization",
+    "guidance",
     "overoptimization",
     "dpok",
     "cfg-ablation",
