@@ -33,7 +33,7 @@ pub struct Report {
     pub verdicts: Vec<Verdict>,
     /// Figures with captions.
     pub figures: Vec<(Svg, String)>,
-    /// Figures of what training never saw, with captions; smaller.
+    /// Figures of what else was measured, with captions; smaller.
     pub panel: Vec<(Svg, String)>,
     /// Runs, and whether their reward and a judge have parted, in a sentence.
     pub useful: Vec<(String, String)>,

@@ -17,7 +17,7 @@ use crate::record::Record;
 pub struct Figures {
     /// Rewards: of training's samples, and of evaluations; a pair for each reward of the experiment.
     pub rewards: Vec<(Svg, String)>,
-    /// Measures that training never saw.
+    /// What else was measured of evaluations.
     pub panel: Vec<(Svg, String)>,
 }
 
@@ -98,8 +98,7 @@ fn panel(records: &[Record], folder: &Path) -> Result<Vec<(Svg, String)>> {
         };
         let title = title(&records[0]);
         if let Some(figure) = RewardFigure::of_evals(title, label, &runs, Some(name)) {
-            let caption =
-                format!("The evaluation's pictures by `{name}`, which training never saw.");
+            let caption = format!("The evaluation's pictures by {name}.");
             drawn.push(write(&figure, &format!("panel-{name}"), folder, &caption)?);
         }
     }
