@@ -9,14 +9,23 @@ use crate::failure::{Exit, Failure, OrExit, Result};
 /// Name of the resolved configuration.
 pub const CONFIG: &str = "config.toml";
 
-/// Keys that a resumed run may change without becoming another run: its length, and how whoever scores is
-/// reached and waited for.
-const MAY_CHANGE: [&str; 19] = [
+/// Keys that a resumed run may change without becoming another run: its length, how whoever scores is reached and
+/// waited for, and what only lists and reports read.
+const MAY_CHANGE: [&str; 28] = [
     "run.epochs",
     "run.max_time",
     "run.checkpoint_every",
     "run.keep_checkpoints",
     "title",
+    "claims",
+    "about.paper",
+    "about.shows",
+    "about.found",
+    "about.replaced",
+    "about.minutes",
+    "reproduce.algorithms",
+    "reproduce.seeds",
+    "eval.stop_rule.standard_errors",
     "reward.threads",
     "reward.vlm.url",
     "reward.vlm.api_key_env",

@@ -321,7 +321,7 @@ impl JudgeReward {
     /// What it measures.
     pub fn quantity() -> RewardInfo {
         RewardInfo {
-            quantity: "log-probability of the prompt's content, by the reward judge".to_owned(),
+            quantity: "log-probability by the reward judge".to_owned(),
             unit: "nats".to_owned(),
         }
     }
