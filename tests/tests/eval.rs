@@ -22,7 +22,7 @@ fn short() -> Vec<String> {
         "eval.samples=6",
         "eval.every=2",
         "progress.every=2",
-        // Every value of both evaluations is compared below.
+        // Factors start at nothing: a checkpoint that was not read would show as rows that do not change.
         "policy.train=lora",
     ];
     set.iter()
@@ -60,7 +60,8 @@ fn a_finished_run_is_measured_again_to_the_same_rows() {
     assert_eq!(others.lines().count(), 1 + 2 * 3);
     assert!(others.contains("Toaster"), "{others}");
 
-    ddpo(["eval", text(&out), "--prompts", "object"]).expect(2, &["did you mean \"objects\"?"]);
+    ddpo(["eval", text(&out), "--prompts", "object"])
+        .expect(2, &["--prompts object", "did you mean \"objects\"?"]);
     ddpo(["eval", text(&out), "--epoch", "7"]).expect(3, &["no checkpoint after 7 epochs"]);
     ddpo(["eval", text(folder.path())]).expect(3, &["is no run", "config.toml"]);
 }

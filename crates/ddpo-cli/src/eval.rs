@@ -5,12 +5,14 @@ use std::path::Path;
 use ddpo_eval::evals::{EvalRow, Evaluation as Drawn, evaluations, measures, paired};
 use ddpo_eval::stats::{Summary, bootstrap_mean, paired_difference};
 use ddpo_eval::table::Table;
+use ddpo_reward::prompts::PromptSet;
 use ddpo_sched::{Ddim, Seeds};
 use ddpo_train::{Boundary, Observer, RewardWorker};
 
 use crate::args::EvalArgs;
 use crate::config::{Method, Plan};
 use crate::failure::{Exit, Failure, OrExit, Result};
+use crate::suggest::nearest;
 use crate::train::failure;
 use crate::watch::{Evaluation, Screen};
 use crate::{finished, model, rewards};
@@ -18,6 +20,7 @@ use crate::{finished, model, rewards};
 /// Draws, scores, writes `eval.csv` into a folder of its own, and prints both sides with an interval of the
 /// difference.
 pub fn run(args: &EvalArgs) -> Result<Exit> {
+    check_prompts(args)?;
     let plan = finished::plan(&args.run, &overrides(args))?;
     if let Method::Guidance(_) = plan.method {
         return Err(Failure::config(format!(
@@ -77,6 +80,24 @@ pub fn run(args: &EvalArgs) -> Result<Exit> {
     drop(evaluation);
     print(&out, &plan, checkpoint.epochs_done)?;
     Ok(Exit::Done)
+}
+
+/// A set that there is not is refused by the name of the option that was typed.
+fn check_prompts(args: &EvalArgs) -> Result<()> {
+    let Some(name) = &args.prompts else {
+        return Ok(());
+    };
+    if PromptSet::by_name(name).is_some() {
+        return Ok(());
+    }
+    let known = PromptSet::ALL.map(PromptSet::name);
+    let hint = match nearest(name, known) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => format!("there are {}", known.join(", ")),
+    };
+    Err(Failure::config(format!(
+        "--prompts {name}: no such prompt set: {hint}"
+    )))
 }
 
 /// What the command line changes of the run's own evaluation.

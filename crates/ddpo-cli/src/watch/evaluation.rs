@@ -146,7 +146,8 @@ impl<'a> Evaluation<'a> {
         for ticket in tickets {
             rewards.extend(ticket.wait()?);
         }
-        let drawn: Vec<Images> = drawn.iter().map(|images| (**images).clone()).collect();
+        // Whoever scored them is done with them: no copy, but where a worker has not let go yet.
+        let drawn: Vec<Images> = drawn.into_iter().map(Arc::unwrap_or_clone).collect();
         Ok((Images::concat(&drawn)?, rewards))
     }
 }
