@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use ddpo_eval::claims::Claim;
 use ddpo_eval::table::Table;
 use ddpo_train::Outcome;
 
 use crate::args::RunArgs;
-use crate::config::{ClaimRow, Plan};
+use crate::config::Plan;
 use crate::failure::{Exit, Result};
 use crate::train::{Job, execute};
 use crate::watch::Screen;
@@ -51,12 +50,7 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
 
 /// Report, figures and claims of a finished run; whether every claim is met.
 pub fn finish(out: &Path, screen: &Screen) -> Result<bool> {
-    let mut records = report::read(&[out.to_owned()])?;
-    // One run is compared with itself: of others `reproduce` knows.
-    for record in &mut records {
-        let of_itself = |row: &ClaimRow| !matches!(row.check, Claim::Exceeds { .. });
-        record.config.claims.retain(of_itself);
-    }
+    let records = report::read(&[out.to_owned()])?;
     let claims = report::write(&records, out, &out.join("report.html"), "")?.claims;
     if !claims.verdicts.is_empty() {
         screen.line(&Table::of_verdicts(&claims.verdicts).for_terminal());

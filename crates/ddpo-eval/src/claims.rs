@@ -162,6 +162,14 @@ impl Claim {
         }
     }
 
+    /// The two algorithms whose runs it compares, if it compares two.
+    pub fn compared(&self) -> Option<[&str; 2]> {
+        match self {
+            Self::Exceeds { better, worse, .. } => Some([better, worse]),
+            Self::Rises { .. } | Self::Falls { .. } => None,
+        }
+    }
+
     /// Where the statement comes from.
     pub fn source(&self) -> &str {
         match self {

@@ -193,6 +193,13 @@ pub const COUNTED_ANIMALS: [&str; 22] = [
 /// How many of them: two to eight, both ends included (jannerm/ddpo, commit f0b6ca7, `llava_counting`).
 pub const COUNTS: [&str; 7] = ["two", "three", "four", "five", "six", "seven", "eight"];
 
+/// Counts whose pictures the paper and its website show.
+///
+/// Black et al. 2023, fig. 7 (eight turtles); <https://rl-diffusion.github.io>, section on over-optimisation, the first
+/// three of its 24.
+pub const SHOWN_COUNTING: [&str; 4] =
+    ["eight turtles", "six monkeys", "six tigers", "five turtles"];
+
 /// The four prompts of the comparison with DPOK, for which one model is trained.
 ///
 /// Black et al. 2023, appendix C: without DPOK's own capitals and full stops.

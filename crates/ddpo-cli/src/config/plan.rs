@@ -192,6 +192,14 @@ pub struct ClaimRow {
     pub check: Claim,
 }
 
+impl ClaimRow {
+    /// The algorithms and arms that it needs runs of.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let pair = self.check.compared().into_iter().flatten();
+        self.algorithm.as_deref().into_iter().chain(pair)
+    }
+}
+
 /// `model.dtype`.
 pub const DTYPES: [(&str, Kind); 3] = [
     ("f32", Kind::Float),

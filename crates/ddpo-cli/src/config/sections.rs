@@ -170,14 +170,36 @@ pub(super) fn for_reports(r: &mut Reader) {
         let _: Option<String> = r.find(&format!("about.{key}"), "a text");
     }
     let _: Option<f64> = r.find("about.minutes", "minutes on two cores, a number");
-    let expected = "rows with algorithm and check = { kind, source, metric, standard_errors }";
-    let _: Option<Vec<ClaimRow>> = r.find("claims", expected);
 }
 
 pub(super) fn reproduce(r: &mut Reader) -> ReproducePlan {
-    ReproducePlan {
+    let plan = ReproducePlan {
         algorithms: r.get("reproduce.algorithms", "a list of algorithms or arms"),
         arms: r.tables("arms"),
         seeds: r.count("reproduce.seeds", 1..=1000),
+    };
+    claims(r, &plan);
+    plan
+}
+
+/// Claims are checked against runs, which reports do: here is seen whether there can be such runs.
+///
+/// A claim on a misspelt algorithm would never be checked.
+fn claims(r: &mut Reader, plan: &ReproducePlan) {
+    let expected = "rows with algorithm and check = { kind, source, metric, standard_errors }";
+    let rows: Vec<ClaimRow> = r.find("claims", expected).unwrap_or_default();
+    // The configuration that a run writes has no arms, and names them in `reproduce.algorithms`.
+    let arms = plan.arms.iter().chain(&plan.algorithms).map(String::as_str);
+    let known: Vec<&str> = arms
+        .chain(Algorithm::NAMES.iter().map(|(name, _)| *name))
+        .collect();
+    for name in rows.iter().flat_map(ClaimRow::names) {
+        if !known.contains(&name) {
+            let hint = match nearest(name, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("there are {}", known.join(", ")),
+            };
+            r.problem("claims", format!("speak of the algorithm `{name}`: {hint}"));
+        }
     }
 }

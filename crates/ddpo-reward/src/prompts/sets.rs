@@ -2,8 +2,8 @@
 
 use super::{
     ACTIVITIES, COMMON_ANIMALS, COUNTED_ANIMALS, COUNTS, DPOK, EVERYDAY_OBJECTS, PAPER_ACTIVITIES,
-    POCKET_OBJECTS, POCKET_UNSEEN_ANIMALS, SHOWN_ACTIVITIES, UNSEEN_ANIMALS, UNSEEN_SCENARIOS,
-    WOLF, imagenet_animals, numbered, plural, with_article,
+    POCKET_OBJECTS, POCKET_UNSEEN_ANIMALS, SHOWN_ACTIVITIES, SHOWN_COUNTING, UNSEEN_ANIMALS,
+    UNSEEN_SCENARIOS, WOLF, imagenet_animals, numbered, plural, with_article,
 };
 use crate::Prompt;
 
@@ -35,6 +35,8 @@ pub enum PromptSet {
     PocketUnseenActivities,
     /// [`COUNTED_ANIMALS`], two to eight of them: "six monkeys", 154 prompts, animal by animal.
     Counting,
+    /// [`SHOWN_COUNTING`].
+    ShownCounting,
     /// [`DPOK`].
     Dpok,
     /// [`WOLF`].
@@ -49,7 +51,7 @@ pub enum PromptSet {
 
 impl PromptSet {
     /// All sets.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Animals,
         Self::ImagenetAnimals,
         Self::UnseenAnimals,
@@ -62,6 +64,7 @@ impl PromptSet {
         Self::PlayingChess,
         Self::PocketUnseenActivities,
         Self::Counting,
+        Self::ShownCounting,
         Self::Dpok,
         Self::Wolf,
         Self::UnseenScenarios,
@@ -84,6 +87,7 @@ impl PromptSet {
             Self::PlayingChess => "playing-chess",
             Self::PocketUnseenActivities => "pocket-unseen-activities",
             Self::Counting => "counting",
+            Self::ShownCounting => "shown-counting",
             Self::Dpok => "dpok",
             Self::Wolf => "wolf",
             Self::UnseenScenarios => "unseen-scenarios",
@@ -117,6 +121,7 @@ impl PromptSet {
                 let many = plural(animal);
                 COUNTS.map(|count| format!("{count} {many}"))
             })),
+            Self::ShownCounting => numbered(SHOWN_COUNTING),
             Self::Dpok => numbered(DPOK),
             Self::Wolf => numbered(WOLF),
             Self::UnseenScenarios => numbered(UNSEEN_SCENARIOS),
