@@ -11,7 +11,7 @@ pub const CONFIG: &str = "config.toml";
 
 /// Keys that a resumed run may change without becoming another run: its length, how whoever scores is reached and
 /// waited for, and what only lists and reports read.
-const MAY_CHANGE: [&str; 28] = [
+const MAY_CHANGE: [&str; 29] = [
     "run.epochs",
     "run.max_time",
     "run.checkpoint_every",
@@ -22,6 +22,7 @@ const MAY_CHANGE: [&str; 28] = [
     "about.shows",
     "about.found",
     "about.replaced",
+    "about.against",
     "about.minutes",
     "reproduce.algorithms",
     "reproduce.seeds",

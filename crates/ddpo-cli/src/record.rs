@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ddpo_eval::claims::{Claim, Verdict};
 use ddpo_eval::evals::EvalRow;
+use ddpo_eval::report::About;
 use ddpo_eval::runs::{Metrics, Run, read_samples};
 use serde::Deserialize;
 use serde_json::Value;
@@ -48,7 +49,7 @@ pub struct RunConfig {
     pub reward: RewardPart,
     /// `[about]`.
     #[serde(default)]
-    pub about: AboutPart,
+    pub about: About,
     /// `[progress]`.
     pub progress: ProgressPart,
     /// `[eval]`.
@@ -87,18 +88,6 @@ pub struct RewardPart {
 pub struct ProgressPart {
     /// Fixed prompts.
     pub prompts: Vec<String>,
-}
-
-/// Part of `[about]`; empty where the configuration does not say.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct AboutPart {
-    /// Where the experiment stands in the paper.
-    pub paper: String,
-    /// What the paper found.
-    pub found: String,
-    /// What the preset has in place of what the paper has.
-    pub replaced: String,
 }
 
 /// Part of `[eval]`.
@@ -199,8 +188,7 @@ fn search(path: &Path, depth: usize, found: &mut Vec<PathBuf>) {
 }
 
 /// Every claim against the runs it speaks of; none about algorithms that are not there, as no one asked for them.
-pub fn check_claims(claims: &[ClaimRow], records: &[Record]) -> Vec<Verdict> {
-    let runs: Vec<Run> = records.iter().map(|record| record.run.clone()).collect();
+pub fn check_claims(claims: &[ClaimRow], runs: &[Run]) -> Vec<Verdict> {
     let ran = |name: &str| runs.iter().any(|run| run.algorithm == name);
     let asked_for = claims.iter().filter(|row| row.names().all(ran));
     let verdicts = asked_for.flat_map(|row| {
@@ -226,4 +214,38 @@ fn evals(path: &Path) -> Result<Vec<EvalRow>> {
 
 fn text(path: &Path) -> Result<String> {
     fs::read_to_string(path).or_exit(Exit::Data, format!("cannot read {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_on_algorithms_that_did_not_run_are_not_checked() {
+        let claims: Vec<ClaimRow> = ["rwr", "ddpo-sf"]
+            .map(|worse| ClaimRow {
+                algorithm: None,
+                check: Claim::Exceeds {
+                    source: "Fig. 4".to_owned(),
+                    metric: ddpo_eval::claims::Metric::Reward,
+                    better: "ddpo-is".to_owned(),
+                    worse: worse.to_owned(),
+                    standard_errors: 3.0,
+                    epochs: 1,
+                },
+            })
+            .into();
+        let run = |algorithm: &str| Run {
+            algorithm: algorithm.to_owned(),
+            seed: 42,
+            metrics: Metrics::default(),
+            samples: Vec::new(),
+            evals: Vec::new(),
+        };
+        assert!(check_claims(&claims, &[run("ddpo-is")]).is_empty());
+        // Those that ran have no samples: a claim that is checked is not met.
+        let verdicts = check_claims(&claims, &[run("ddpo-is"), run("rwr")]);
+        assert_eq!(verdicts.len(), 1);
+        assert!(!verdicts[0].met);
+    }
 }

@@ -8,6 +8,7 @@ use ddpo_eval::evals::measures;
 use ddpo_eval::parting::Rule;
 use ddpo_eval::pictures::{Png, ProgressSheet};
 use ddpo_eval::report::{Entry, MetricChange, Pair, Report, RunSection, StandIn};
+use ddpo_eval::runs::Run;
 use ddpo_eval::table::Table;
 use ddpo_reward::{Reward, RewardInfo};
 
@@ -69,7 +70,8 @@ pub struct Written {
 /// `command` is what to type to get the runs again; each run's own arguments when empty.
 pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Result<Written> {
     let config = &records[0].config;
-    let verdicts = check_claims(&config.claims, records);
+    let runs: Vec<Run> = records.iter().map(|record| record.run.clone()).collect();
+    let verdicts = check_claims(&config.claims, &runs);
     let claims = ClaimsFile::new(config.experiment.clone(), verdicts.clone());
     let figures = figures::draw(records, &folder.join("figures"))?;
     let sections = records
@@ -85,6 +87,7 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
         title: config.title.clone(),
         experiment: config.experiment.clone(),
         preset: records[0].fact("preset"),
+        about: config.about.clone(),
         stand_ins: stand_ins(records)?,
         facts: facts(records)?,
         verdicts,
@@ -99,9 +102,7 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
     let entry = Entry {
         experiment: report.experiment,
         title: report.title,
-        paper: config.about.paper.clone(),
-        found: config.about.found.clone(),
-        replaced: config.about.replaced.clone(),
+        about: report.about,
         stand_ins: report.stand_ins,
         verdicts: report.verdicts,
         figures: report.figures,

@@ -12,8 +12,10 @@ use crate::{
     runs::Metrics,
 };
 
+mod about;
 mod index;
 
+pub use about::About;
 pub use index::{Entry, Index};
 
 /// Everything that a report shows.
@@ -25,6 +27,8 @@ pub struct Report {
     pub experiment: String,
     /// Name of the preset, such as `pocket`.
     pub preset: String,
+    /// What the paper has, and what becomes of it here.
+    pub about: About,
     /// Named in notices at the top where rewards are not the paper's.
     pub stand_ins: Vec<StandIn>,
     /// A few words and their values: model, reward, device, duration.
@@ -120,9 +124,11 @@ impl Report {
     fn body(&self) -> Markup {
         html! {
             h1 { (self.title) }
-            p.soft { "Experiment " code { (self.experiment) } ", preset " code { (self.preset) }
+            p.soft { "Experiment " code { (self.experiment) }
+                @if !self.about.paper.is_empty() { ", " (self.about.paper) } ", preset " code { (self.preset) }
                 @if self.runs.len() > 1 { ", " (self.runs.len()) " runs" } }
             @for stand_in in &self.stand_ins { (notice(stand_in)) }
+            (self.about.list())
             (facts(&self.facts))
             (claims(&self.verdicts))
             @for (svg, caption) in &self.figures { (figure(svg, caption)) }

@@ -4,7 +4,7 @@ use ddpo_eval::{
     claims::{Claim, Metric, check},
     figure::{Curve, RewardFigure, Series},
     pictures::Png,
-    report::{Entry, Index, MetricChange, Pair, Report, RunSection, StandIn},
+    report::{About, Entry, Index, MetricChange, Pair, Report, RunSection, StandIn},
     runs::{Metrics, Run, SampleRow},
 };
 use ddpo_reward::Images;
@@ -27,6 +27,15 @@ fn run(seed: u64) -> Run {
             .flat_map(|e| (0..4).map(move |i| row(e, i)))
             .collect(),
         evals: Vec::new(),
+    }
+}
+
+fn about() -> About {
+    About {
+        paper: HOSTILE.to_owned(),
+        found: HOSTILE.to_owned(),
+        replaced: HOSTILE.to_owned(),
+        against: HOSTILE.to_owned(),
     }
 }
 
@@ -69,6 +78,7 @@ fn report(n_runs: u64) -> Report {
         title: HOSTILE.to_owned(),
         experiment: HOSTILE.to_owned(),
         preset: HOSTILE.to_owned(),
+        about: about(),
         stand_ins: vec![StandIn {
             used: HOSTILE.to_owned(),
             stands_for: HOSTILE.to_owned(),
@@ -171,9 +181,7 @@ fn an_index_has_every_figure_and_verdict_and_escapes_what_it_is_given() {
         entries: vec![Entry {
             experiment: "aesthetic".to_owned(),
             title: HOSTILE.to_owned(),
-            paper: HOSTILE.to_owned(),
-            found: HOSTILE.to_owned(),
-            replaced: HOSTILE.to_owned(),
+            about: about(),
             stand_ins: r.stand_ins.clone(),
             verdicts: r.verdicts.clone(),
             figures: r.figures.clone(),

@@ -166,7 +166,7 @@ pub(super) fn progress(r: &mut Reader) -> ProgressPlan {
 pub(super) fn for_reports(r: &mut Reader) {
     let _: String = r.get("title", "a title");
     // `[about]` is for lists and reports too, which read it from the file.
-    for key in ["paper", "shows", "found", "replaced"] {
+    for key in ["paper", "shows", "found", "replaced", "against"] {
         let _: Option<String> = r.find(&format!("about.{key}"), "a text");
     }
     let _: Option<f64> = r.find("about.minutes", "minutes on two cores, a number");

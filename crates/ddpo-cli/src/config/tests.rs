@@ -188,6 +188,21 @@ fn all_problems_are_found_at_once() {
 }
 
 #[test]
+fn a_claim_on_an_algorithm_that_there_is_not_is_no_claim() {
+    let claim = |better: &str| {
+        format!(
+            "claims=[{{ check = {{ kind = \"exceeds\", metric = \"eval/animals\", better = \"{better}\", \
+             worse = \"rwr\", standard_errors = 3.0, source = \"Fig. 4\" }} }}]"
+        )
+    };
+    assert!(load(&[&claim("ddpo-is")]).is_ok());
+    refused(
+        &[&claim("ddpo-iz")],
+        &["--set: `claims` speak of the algorithm `ddpo-iz`: did you mean `ddpo-is`?"],
+    );
+}
+
+#[test]
 fn a_value_that_is_no_toml_is_a_string_and_dotted_keys_reach_deep() {
     let plan = load(&[
         "policy.train=lora",

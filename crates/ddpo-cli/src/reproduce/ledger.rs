@@ -78,7 +78,7 @@ impl<'a> Ledger<'a> {
             let n_met = entry.verdicts.iter().filter(|v| v.met).count();
             table = table.row([
                 entry.experiment.clone(),
-                entry.paper.clone(),
+                entry.about.paper.clone(),
                 format!("{n_met} of {}", entry.verdicts.len()),
                 entry.n_runs.to_string(),
                 format!("{:.1}", entry.seconds / 60.0),

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{StandIn, figure, met_of, notice, page, relative, verdict_table};
+use super::{About, StandIn, figure, met_of, notice, page, relative, verdict_table};
 use crate::Svg;
 use crate::claims::Verdict;
 
@@ -26,12 +26,8 @@ pub struct Entry {
     pub experiment: String,
     /// Headline.
     pub title: String,
-    /// Where it stands in the paper, such as `Fig. 4`.
-    pub paper: String,
-    /// What the paper found, in a sentence or two.
-    pub found: String,
-    /// What the preset has in place of what the paper has, in a sentence or two.
-    pub replaced: String,
+    /// What the paper has, and what becomes of it here.
+    pub about: About,
     /// Rewards that are not the paper's.
     pub stand_ins: Vec<StandIn>,
     /// Claims, checked.
@@ -65,7 +61,7 @@ impl Index {
                     th.number { "Minutes" } } }
                 tbody { @for entry in &self.entries { tr {
                     td data-label="Experiment" { a href=(format!("#run-{}", entry.experiment)) { (entry.experiment) } }
-                    td data-label="Paper" { (entry.paper) }
+                    td data-label="Paper" { (entry.about.paper) }
                     td data-label="Claims" { (met_of(&entry.verdicts)) }
                     td.number data-label="Runs" { (entry.n_runs) }
                     td.number data-label="Minutes" { (format!("{:.1}", entry.seconds / 60.0)) }
@@ -82,13 +78,10 @@ impl Index {
 fn section(entry: &Entry) -> Markup {
     html! {
         h2 id=(format!("run-{}", entry.experiment)) { (entry.title) }
-        p.soft { code { (entry.experiment) } ", " (entry.paper) ", "
+        p.soft { code { (entry.experiment) } ", " (entry.about.paper) ", "
             a href=(relative(&entry.link)) { "its own report" } }
         @for stand_in in &entry.stand_ins { (notice(stand_in)) }
-        dl.facts {
-            @if !entry.found.is_empty() { div { dt { "The paper found" } dd { (entry.found) } } }
-            @if !entry.replaced.is_empty() { div { dt { "Here instead" } dd { (entry.replaced) } } }
-        }
+        (entry.about.list())
         @if !entry.verdicts.is_empty() { (verdict_table(&entry.verdicts)) }
         @for (svg, caption) in &entry.figures { (figure(svg, caption)) }
     }
