@@ -197,6 +197,12 @@ fn a_run_trains_on_every_network_and_its_table_has_their_scores() {
             .any(|(_, reply)| matches!(reply, Reply::Status(..)))
     );
     check_rows(&out, &asked, &weights);
+    let manifest = fs::read_to_string(out.join("manifest.json")).expect("a manifest");
+    let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
+    let version = manifest["reward_version"].as_str().expect("a version");
+    for part in ["model.safetensors:", "ImageReward.safetensors:", "tiny"] {
+        assert!(version.contains(part), "{part} in {version}");
+    }
 }
 
 fn check_rows(out: &Path, asked: &[(Asked, Reply)], weights: &Path) {

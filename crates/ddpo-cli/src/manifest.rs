@@ -21,7 +21,14 @@ pub struct Manifest {
 
 impl Manifest {
     /// Of a run that is about to start.
-    pub fn new(plan: &Plan, preset: &str, trained_parameters: usize) -> Self {
+    ///
+    /// `reward_version` tells weights and wording of the reward from others ([`ddpo_reward::Reward::version`]).
+    pub fn new(
+        plan: &Plan,
+        preset: &str,
+        trained_parameters: usize,
+        reward_version: Option<String>,
+    ) -> Self {
         let arguments: Vec<String> = std::env::args().collect();
         let started = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -43,6 +50,7 @@ impl Manifest {
             "threads": tch::get_num_threads(),
             "trained_parameters": trained_parameters,
             "reward": plan.reward.name(),
+            "reward_version": reward_version,
             "stands_in_for": plan.stands_in_for,
             "command": arguments.join(" "),
             "arguments": arguments,

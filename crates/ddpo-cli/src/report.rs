@@ -205,38 +205,39 @@ fn before_and_after(sheet: &ProgressSheet, reward: &mut dyn Reward) -> Result<Ve
 
 /// One notice for each reward that is not the paper's.
 fn stand_ins(records: &[Record]) -> Result<Vec<StandIn>> {
-    let mut all: Vec<StandIn> = Vec::new();
-    for record in records {
-        let Some(paper) = &record.config.reward.stands_in_for else {
-            continue;
-        };
-        let notice = StandIn {
-            used: reward_info(record)?.quantity,
+    let of = |record: &Record| {
+        let paper = record.config.reward.stands_in_for.as_ref()?;
+        let preset = record.fact("preset");
+        Some(reward_info(record).map(|info| StandIn {
+            used: info.quantity,
             stands_for: format!("the paper's reward “{paper}”"),
-            reason: format!(
-                "That reward cannot run on the preset {}.",
-                record.fact("preset")
-            ),
-        };
-        if !all.contains(&notice) {
-            all.push(notice);
+            reason: format!("That reward cannot run on the preset {preset}."),
+        }))
+    };
+    let all: Result<Vec<StandIn>> = records.iter().filter_map(of).collect();
+    Ok(distinct(all?))
+}
+
+/// Each once, in the order in which they first appear.
+fn distinct<T: PartialEq>(items: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut found = Vec::new();
+    for item in items {
+        if !found.contains(&item) {
+            found.push(item);
         }
     }
-    Ok(all)
+    found
 }
 
 fn facts(records: &[Record]) -> Result<Vec<(String, String)>> {
     let first = &records[0];
     let queries: usize = records.iter().map(|record| record.run.samples.len()).sum();
-    let mut labels: Vec<String> = Vec::new();
-    for record in records {
-        let label = reward_info(record)?.label();
-        if !labels.contains(&label) {
-            labels.push(label);
-        }
-    }
+    let labels: Result<Vec<String>> = records
+        .iter()
+        .map(|record| Ok(reward_info(record)?.label()))
+        .collect();
     let mut facts = vec![
-        ("Reward".to_owned(), labels.join("; ")),
+        ("Reward".to_owned(), distinct(labels?).join("; ")),
         ("Reward queries".to_owned(), queries.to_string()),
         ("Time".to_owned(), format!("{:.0} s", seconds(records))),
     ];

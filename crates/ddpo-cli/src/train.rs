@@ -54,6 +54,7 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
     let reference = reference(plan)?;
     let mut optimizer = AdamW::new(adamw(plan), model.policy.params()).map_err(failure)?;
     let copies = rewards::copies(&plan.reward, plan.sampler.batch)?;
+    let reward_version = copies.first().map(|reward| reward.version());
     let rewards = RewardWorker::new(copies, plan.reward.retry()).map_err(failure)?;
 
     let folder = RunFolder::open(job.out, plan, job.resume)?;
@@ -64,7 +65,8 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
     } else {
         None
     };
-    let mut manifest = Manifest::new(plan, job.preset, model.policy.params().numel());
+    let n_params = model.policy.params().numel();
+    let mut manifest = Manifest::new(plan, job.preset, n_params, reward_version);
     manifest.write(&folder.path, "running")?;
 
     let seeds = Seeds::new(plan.run.seed);

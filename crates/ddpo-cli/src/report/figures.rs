@@ -8,7 +8,7 @@ use ddpo_eval::evals::measures;
 use ddpo_eval::figure::RewardFigure;
 use ddpo_eval::runs::Run;
 
-use super::reward_info;
+use super::{distinct, reward_info};
 use crate::config::Measure;
 use crate::failure::{Exit, OrExit, Result};
 use crate::record::Record;
@@ -24,12 +24,12 @@ pub struct Figures {
 /// Draws all of them, and writes them into `folder` as SVG and PNG.
 pub fn draw(records: &[Record], folder: &Path) -> Result<Figures> {
     fs::create_dir_all(folder).or_exit(Exit::Other, DOING)?;
-    let kinds = kinds(records);
+    let kinds = distinct(records.iter().map(|it| it.config.reward.kind.as_str()));
     let mut rewards = Vec::new();
     for kind in &kinds {
         let of_kind: Vec<&Record> = records
             .iter()
-            .filter(|record| record.config.reward.kind == **kind)
+            .filter(|record| record.config.reward.kind == *kind)
             .collect();
         // One reward: the names of files that have always been.
         let suffix = match kinds.len() {
@@ -45,17 +45,6 @@ pub fn draw(records: &[Record], folder: &Path) -> Result<Figures> {
 }
 
 const DOING: &str = "cannot draw the report";
-
-/// The rewards of these runs, in the order in which they first appear.
-pub fn kinds(records: &[Record]) -> Vec<&str> {
-    let mut kinds: Vec<&str> = Vec::new();
-    for record in records {
-        if !kinds.contains(&record.config.reward.kind.as_str()) {
-            kinds.push(&record.config.reward.kind);
-        }
-    }
-    kinds
-}
 
 fn of_reward(records: &[&Record], suffix: &str, folder: &Path) -> Result<Vec<(Svg, String)>> {
     let first = records[0];
@@ -84,14 +73,8 @@ fn of_reward(records: &[&Record], suffix: &str, folder: &Path) -> Result<Vec<(Sv
 
 fn panel(records: &[Record], folder: &Path) -> Result<Vec<(Svg, String)>> {
     let runs = runs(records);
-    let mut names: Vec<&str> = Vec::new();
-    for name in runs.iter().flat_map(|run| measures(&run.evals)) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
     let mut drawn = Vec::new();
-    for name in names {
+    for name in distinct(runs.iter().flat_map(|run| measures(&run.evals))) {
         let label = match Measure::by_name(name) {
             Some(measure) => measure.label(),
             None => name,
