@@ -106,11 +106,26 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
         stand_ins: report.stand_ins,
         verdicts: report.verdicts,
         figures: report.figures,
+        panel: report.panel,
+        useful: report.useful,
+        progress: progress(records, report.runs),
         link: String::new(),
         n_runs: records.len(),
         seconds: seconds(records),
     };
     Ok(Written { claims, entry })
+}
+
+/// Pictures of the first run of each algorithm.
+fn progress(records: &[Record], sections: Vec<RunSection>) -> Vec<(Png, String)> {
+    let mut shown = Vec::new();
+    let first = |(record, section): (&Record, RunSection)| {
+        let name = record.run.algorithm.clone();
+        let (png, caption) = section.progress.filter(|_| !shown.contains(&name))?;
+        shown.push(name);
+        Some((png, format!("{}. {caption}", section.title)))
+    };
+    records.iter().zip(sections).filter_map(first).collect()
 }
 
 /// Wall time of these runs, added up.

@@ -134,10 +134,7 @@ impl Report {
             @for (svg, caption) in &self.figures { (figure(svg, caption)) }
             @if !self.panel.is_empty() {
                 h2 { "Beside the reward" }
-                @if !self.useful.is_empty() {
-                    ul { @for (run, statement) in &self.useful { li { strong { (run) } ": " (statement) "." } } }
-                }
-                div.panel { @for (svg, caption) in &self.panel { (figure(svg, caption)) } }
+                (beside(&self.panel, &self.useful))
             }
             @if self.runs.len() > 1 { (index(&self.runs)) }
             @for (i, run) in self.runs.iter().enumerate() { (section(run, i)) }
@@ -170,6 +167,25 @@ fn page(title: &str, body: Markup) -> String {
 
 fn figure(svg: &Svg, caption: &str) -> Markup {
     html! { figure { div.scroll { (PreEscaped(svg.as_str())) } figcaption { (caption) } } }
+}
+
+/// What else was measured, and whether reward and judge have parted.
+fn beside(panel: &[(Svg, String)], useful: &[(String, String)]) -> Markup {
+    html! {
+        @if !useful.is_empty() {
+            ul { @for (run, statement) in useful { li { strong { (run) } ": " (statement) "." } } }
+        }
+        div.panel { @for (svg, caption) in panel { (figure(svg, caption)) } }
+    }
+}
+
+fn sheet(png: &Png, caption: &str) -> Markup {
+    html! {
+        figure {
+            div.scroll { img src=(png.data_uri()) alt=(caption); }
+            figcaption { (caption) }
+        }
+    }
 }
 
 fn notice(stand_in: &StandIn) -> Markup {
@@ -257,12 +273,7 @@ fn section(run: &RunSection, i: usize) -> Markup {
     html! {
         h2 id=(format!("run-{i}")) { (run.title) }
         @if let Some(link) = &run.link { p { a href=(relative(link)) { "Report of this run alone" } } }
-        @if let Some((png, caption)) = &run.progress {
-            figure {
-                div.scroll { img src=(png.data_uri()) alt=(caption); }
-                figcaption { (caption) }
-            }
-        }
+        @if let Some((png, caption)) = &run.progress { (sheet(png, caption)) }
         @if !run.pairs.is_empty() {
             h3 { "Before and after, from the same noise" }
             div.pairs { @for pair in &run.pairs { (before_and_after(pair)) } }

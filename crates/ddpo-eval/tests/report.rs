@@ -185,6 +185,13 @@ fn an_index_has_every_figure_and_verdict_and_escapes_what_it_is_given() {
             stand_ins: r.stand_ins.clone(),
             verdicts: r.verdicts.clone(),
             figures: r.figures.clone(),
+            panel: r.panel.clone(),
+            useful: r.useful.clone(),
+            progress: r
+                .runs
+                .iter()
+                .filter_map(|run| run.progress.clone())
+                .collect(),
             link: "aesthetic/report.html".to_owned(),
             n_runs: 2,
             seconds: 90.0,
@@ -195,7 +202,10 @@ fn an_index_has_every_figure_and_verdict_and_escapes_what_it_is_given() {
     let html = index.html();
     assert!(tags(&html).iter().all(|tag| !tag.starts_with("script")));
     assert!(html.contains("href=\"./aesthetic/report.html\""));
-    assert_eq!(html.matches("<svg").count(), r.figures.len());
+    assert_eq!(
+        html.matches("<svg").count(),
+        r.figures.len() + r.panel.len()
+    );
     assert_eq!(
         html.matches("✓ met").count(),
         r.verdicts.iter().filter(|v| v.met).count()

@@ -2,9 +2,10 @@
 
 use maud::{Markup, html};
 
-use super::{About, StandIn, figure, met_of, notice, page, relative, verdict_table};
+use super::{About, StandIn, beside, figure, met_of, notice, page, relative, sheet, verdict_table};
 use crate::Svg;
 use crate::claims::Verdict;
+use crate::pictures::Png;
 
 /// Experiments of the paper, one after the other.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -34,6 +35,12 @@ pub struct Entry {
     pub verdicts: Vec<Verdict>,
     /// Figures with captions.
     pub figures: Vec<(Svg, String)>,
+    /// Figures of what else was measured, with captions; folded.
+    pub panel: Vec<(Svg, String)>,
+    /// Runs, and whether their reward and a judge have parted, in a sentence.
+    pub useful: Vec<(String, String)>,
+    /// Pictures through training of a run of each algorithm, with captions; folded.
+    pub progress: Vec<(Png, String)>,
     /// Its own report, relative to this file.
     pub link: String,
     /// How many runs it has.
@@ -84,5 +91,14 @@ fn section(entry: &Entry) -> Markup {
         (entry.about.list())
         @if !entry.verdicts.is_empty() { (verdict_table(&entry.verdicts)) }
         @for (svg, caption) in &entry.figures { (figure(svg, caption)) }
+        @if !entry.panel.is_empty() {
+            details { summary { "Beside the reward" } (beside(&entry.panel, &entry.useful)) }
+        }
+        @if !entry.progress.is_empty() {
+            details {
+                summary { "Pictures through training" }
+                @for (png, caption) in &entry.progress { (sheet(png, caption)) }
+            }
+        }
     }
 }
