@@ -218,7 +218,7 @@ pub const WOLF: [&str; 1] = ["wolf"];
 /// rl-diffusion.github.io, and in part Black et al. 2023, figures 6 and 16. The paper has no figures for them.
 pub const UNSEEN_SCENARIOS: [&str; 12] = [
     "a capybara washing dishes",
-    "a snail playing chess",
+    "snail playing chess",
     "a dog doing laundry",
     "a giraffe playing basketball",
     "a parrot driving a car",
