@@ -4,8 +4,8 @@
 //! vLLM, SGLang, llama.cpp, Ollama, `transformers serve`. [`Chat`] asks it; [`VlmBertScore`] and [`Vqa`] make
 //! scores of its answers, as Black et al. 2023 do with LLaVA (sections 5.3 and appendix A).
 //!
-//! The reference sends pickled Python objects over HTTP, tries a thousand times and gives a failed batch the
-//! reward 0 (jannerm/ddpo `training/callbacks.py`). Here it is JSON, one deadline, and never a number.
+//! The reference sends pickled Python objects over HTTP and tries a thousand times, 120 seconds each (jannerm/ddpo
+//! `training/callbacks.py`). Here it is JSON and one deadline, and a failure is never a number.
 //!
 //! Left out: running the model, and streaming.
 
