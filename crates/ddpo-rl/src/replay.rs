@@ -226,6 +226,9 @@ pub fn replay_update_near(
     let grads = params.names().iter().cloned();
     let grads = grads.zip(params.grads()?.into_iter().map(host)).collect();
     let norm = optimizer.step(params, config.max_grad_norm)?;
+    if let Some(scale) = policy.loss_scale() {
+        scale.stepped();
+    }
     found.meter.add_update(&norm);
     let mut report = Report::default();
     found.meter.report(config.kl_weight > 0.0, &mut report);

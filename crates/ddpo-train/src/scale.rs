@@ -7,17 +7,19 @@ use tch::Tensor;
 
 use crate::{Error, ParamSet, Persist, Result, StateReader, StateWriter};
 
-/// Where it starts, and the most it grows to: `torch.amp.GradScaler`'s `init_scale`.
+/// Where it starts: `torch.amp.GradScaler`'s `init_scale`. Also the most it grows to, which is a choice of this
+/// crate: `GradScaler` knows no end, and goes on doubling until gradients overflow.
 const INITIAL: f64 = 65536.0;
-/// `GradScaler`'s `growth_interval`, which counts steps; here it counts backward passes.
+/// `GradScaler`'s `growth_interval`, in steps of the optimiser.
 const GROWTH_INTERVAL: u64 = 2000;
 /// Below it, what overflows is no gradient any more.
 const LEAST: f64 = 1.0;
 
 /// A power of two that the loss is multiplied by and its gradients divided by.
 ///
-/// It halves when gradients overflow and doubles after 2,000 backward passes in a row without
-/// (`torch.amp.GradScaler`). Being a power of two, it changes no bit of a gradient that f16 holds either way.
+/// It halves when gradients overflow and doubles after 2,000 steps of the optimiser in a row without
+/// (`torch.amp.GradScaler`), however many backward passes a step is made of. Being a power of two, it changes no
+/// bit of a gradient that f16 holds either way.
 #[derive(Debug)]
 pub struct LossScale {
     state: Cell<State>,
@@ -56,7 +58,8 @@ impl LossScale {
     /// Runs a backward pass from a scaled loss, which adds to the gradients of `params`.
     ///
     /// What was accumulated before is scaled along, so that one addition is right for both; a power of two
-    /// does not change it. Waits for the device, to see whether the gradients are finite.
+    /// does not change it. Waits for the device, to see whether the gradients are finite. What was a step of the
+    /// optimiser is for the caller to say: [`stepped`](Self::stepped).
     ///
     /// # Errors
     /// [`Error::Overflow`] if the loss is finite and the gradients are not; the scale is then half of what it
@@ -74,7 +77,6 @@ impl LossScale {
         let grads = present(params);
         foreach_mul_(&grads, 1.0 / scale)?;
         if global_norm(&grads)?.is_finite() {
-            self.passed();
             return Ok(());
         }
         match loss.double_value(&[]).is_finite() {
@@ -84,7 +86,9 @@ impl LossScale {
         }
     }
 
-    fn passed(&self) {
+    /// Takes note that the optimiser took a step with gradients of this scale: once a step, not once a
+    /// backward pass, and not for a step that was left out.
+    pub fn stepped(&self) {
         let mut state = self.state.get();
         state.since += 1;
         if state.since == GROWTH_INTERVAL {

@@ -78,6 +78,9 @@ impl Stepper {
             match ctx.optimizer.step(ctx.policy.params(), self.max_grad_norm) {
                 Ok(norm) => {
                     self.skipped_in_a_row = 0;
+                    if let Some(scale) = ctx.policy.loss_scale() {
+                        scale.stepped();
+                    }
                     return Ok(Some(norm));
                 }
                 Err(Error::NonFinite { what, detail }) => {
