@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ddpo_torch::nn::{Linear, LowRank};
-use ddpo_torch::weights::{read_all_with_metadata, save_with_metadata};
+use ddpo_torch::weights::{check_weight, read_all_with_metadata, save_with_metadata};
 use ddpo_torch::{Init, Store};
 use ddpo_train::{ParamSet, Persist, StateReader};
 use serde_json::{Value, json};
@@ -118,14 +118,16 @@ impl Lora {
     /// Without metadata alpha is the rank, as diffusers reads such a file.
     ///
     /// # Errors
-    /// [`ddpo_torch::Error::Misfit`] with every factor that is missing, misshapen or not of this UNet, and what
-    /// the file is damaged for; [`Error::Config`] for metadata that asks for what is not built. The UNet is then
+    /// [`ddpo_torch::Error::Misfit`] with every factor that is missing, misshapen, not of this UNet, not finite or
+    /// of whole numbers, and what the file is damaged for; [`Error::Config`] for metadata that asks for what is not built. The UNet is then
     /// as it was.
     pub fn open(unet: &mut Unet, path: &Path) -> Result<Self> {
         let (mut tensors, texts) = read_all_with_metadata(path)?;
         let file = path.display().to_string();
         let mut found = BTreeMap::new();
-        let mut faults = Vec::new();
+        let unfit =
+            |(name, tensor): (&String, &Tensor)| check_weight(name, tensor, Kind::Float).err();
+        let mut faults: Vec<String> = tensors.iter().filter_map(unfit).collect();
         for (module, layer) in unet.attention_linears() {
             match take_pair(&mut tensors, &module, &layer.weight.size()) {
                 Ok(Some(pair)) => _ = found.insert(module, pair),

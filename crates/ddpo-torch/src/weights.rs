@@ -273,8 +273,7 @@ impl Store {
         shape: &[i64],
     ) -> std::result::Result<Tensor, String> {
         let tensor = archive.tensor(name, shape)?;
-        floating(name, tensor.kind())?;
-        check(name, &tensor, self.kind)?;
+        check_weight(name, &tensor, self.kind)?;
         Ok(tensor)
     }
 }
@@ -330,6 +329,16 @@ fn floating(name: &str, kind: Kind) -> std::result::Result<(), String> {
             "`{name}` is of kind {kind:?}, expected a floating-point one"
         )),
     }
+}
+
+/// Refuses a tensor that is no weight of `kind`: whole numbers, values that are not finite, and those that `kind`
+/// cannot hold. [`Store`] asks it of every tensor; what [`read_all`] gives is not asked.
+///
+/// # Errors
+/// One sentence with `name`, as [`Error::Misfit`] lists them.
+pub fn check_weight(name: &str, tensor: &Tensor, kind: Kind) -> std::result::Result<(), String> {
+    floating(name, tensor.kind())?;
+    check(name, tensor, kind)
 }
 
 /// What is not finite is no weight either, nor what `kind` cannot hold.
