@@ -154,7 +154,7 @@ pub struct SampleArgs {
     /// What to show; repeatable
     #[arg(long, required = true)]
     pub prompt: Vec<String>,
-    /// LoRA file that training wrote
+    /// LoRA file, or a folder with one, that training, diffusers or peft wrote
     #[arg(long)]
     pub lora: Option<PathBuf>,
     /// Denoising steps

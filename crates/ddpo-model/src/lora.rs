@@ -7,16 +7,15 @@ use ddpo_torch::nn::{Linear, LowRank};
 use ddpo_torch::weights::{check_weight, read_all_with_metadata, save_with_metadata};
 use ddpo_torch::{Init, Store};
 use ddpo_train::{ParamSet, Persist, StateReader};
-use serde_json::{Value, json};
+use serde_json::json;
 use tch::{Kind, Tensor};
 
 use crate::{Error, Result, Unet};
 
+mod file;
+
 /// What diffusers' `save_lora_weights` calls its file.
 pub const LORA_FILE: &str = "pytorch_lora_weights.safetensors";
-
-/// Where diffusers keeps peft's configuration in the file (`diffusers/loaders/lora_base.py`).
-const METADATA: &str = "lora_adapter_metadata";
 
 /// Shape of an adapter.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,24 +111,27 @@ impl Lora {
         Self::trained(config.clone(), params)
     }
 
-    /// Attaches the factors of a file: [`save`](Self::save)'s, diffusers' and peft's own, or one that
-    /// `save_attn_procs` of diffusers 0.17 wrote. Replaces an adapter before.
+    /// Attaches the factors of a file: [`save`](Self::save)'s, diffusers', peft's own, or one that
+    /// `save_attn_procs` of diffusers 0.17 wrote; or of the one such file in a folder. Replaces an adapter before.
     ///
-    /// Without metadata alpha is the rank, as diffusers reads such a file.
+    /// Alpha is in the metadata of diffusers' file, and for peft's own (`PeftModel.save_pretrained`) in
+    /// `adapter_config.json` beside it. Without metadata it is the rank, as diffusers reads such a file.
     ///
     /// # Errors
     /// [`ddpo_torch::Error::Misfit`] with every factor that is missing, misshapen, not of this UNet, not finite or
-    /// of whole numbers, and what the file is damaged for; [`Error::Config`] for metadata that asks for what is not built. The UNet is then
-    /// as it was.
+    /// of whole numbers, and what the file is damaged for; [`Error::Config`] for a configuration that is not there,
+    /// or asks for what is not built. The UNet is then as it was.
     pub fn open(unet: &mut Unet, path: &Path) -> Result<Self> {
+        let path = &file::locate(path)?;
         let (mut tensors, texts) = read_all_with_metadata(path)?;
+        let settings = file::Settings::find(path, &tensors, &texts)?;
         let file = path.display().to_string();
         let mut found = BTreeMap::new();
         let unfit =
             |(name, tensor): (&String, &Tensor)| check_weight(name, tensor, Kind::Float).err();
         let mut faults: Vec<String> = tensors.iter().filter_map(unfit).collect();
         for (module, layer) in unet.attention_linears() {
-            match take_pair(&mut tensors, &module, &layer.weight.size()) {
+            match file::take_pair(&mut tensors, &module, &layer.weight.size()) {
                 Ok(Some(pair)) => _ = found.insert(module, pair),
                 Ok(None) => {}
                 Err(fault) => faults.push(fault),
@@ -152,8 +154,8 @@ impl Lora {
         if !faults.is_empty() {
             return Err(ddpo_torch::Error::Misfit { file, faults }.into());
         }
-        let alpha = match texts.get(METADATA) {
-            Some(text) => alpha(&file, text)?.unwrap_or(rank as f64),
+        let alpha = match settings {
+            Some(settings) => settings.alpha(rank)?,
             None => rank as f64,
         };
         let mut targets: Vec<String> = found.keys().filter_map(|m| projection(m)).collect();
@@ -221,7 +223,7 @@ impl Lora {
         save_with_metadata(
             path,
             named.iter().map(|(name, tensor)| (name.as_str(), *tensor)),
-            [(METADATA.to_owned(), metadata.to_string())],
+            [(file::METADATA.to_owned(), metadata.to_string())],
         )?;
         Ok(())
     }
@@ -261,75 +263,4 @@ fn adapt(
 fn projection(module: &str) -> Option<String> {
     let place = module.rfind(".to_")?;
     Some(module[place + 1..].to_owned())
-}
-
-/// The factors of a module, under any of the names in use; none if the file has neither.
-fn take_pair(
-    tensors: &mut BTreeMap<String, Tensor>,
-    module: &str,
-    size: &[i64],
-) -> std::result::Result<Option<(Tensor, Tensor)>, String> {
-    let down = take(tensors, module, ["lora_A", "down"]);
-    let up = take(tensors, module, ["lora_B", "up"]);
-    match (down, up) {
-        (None, None) => Ok(None),
-        (Some(_), None) => Err(format!("`{module}` has no up factor (lora_B)")),
-        (None, Some(_)) => Err(format!("`{module}` has no down factor (lora_A)")),
-        (Some(down), Some(up)) => match (down.size().as_slice(), up.size().as_slice()) {
-            ([rank, n_in], [n_out, inner]) if rank == inner && [*n_out, *n_in] == *size => {
-                Ok(Some((down, up)))
-            }
-            (a, b) => Err(format!(
-                "`{module}` has factors of shapes {a:?} and {b:?}, expected [rank, {}] and [{}, rank]",
-                size[1], size[0]
-            )),
-        },
-    }
-}
-
-/// Names of one factor: peft's, diffusers' since 0.18 and 0.17's, each with and without the component in front.
-fn take(
-    tensors: &mut BTreeMap<String, Tensor>,
-    module: &str,
-    [peft, old]: [&str; 2],
-) -> Option<Tensor> {
-    let (attention, projection) = module.rsplit_once(".to_")?;
-    let projection = projection.trim_end_matches(".0");
-    let names = [
-        format!("{module}.{peft}.weight"),
-        format!("{module}.lora.{old}.weight"),
-        format!("{attention}.processor.to_{projection}_lora.{old}.weight"),
-    ];
-    names
-        .iter()
-        .flat_map(|name| [format!("unet.{name}"), name.clone()])
-        .find_map(|name| tensors.remove(&name))
-}
-
-/// `lora_alpha` of peft's configuration; refuses what changes the formula.
-fn alpha(file: &str, text: &str) -> Result<Option<f64>> {
-    let fail = |reason: String| Error::Config {
-        file: file.to_owned(),
-        reason: format!("{METADATA}: {reason}"),
-    };
-    let metadata: BTreeMap<String, Value> =
-        serde_json::from_str(text).map_err(|e| fail(e.to_string()))?;
-    let get = |key: &str| metadata.get(&format!("unet.{key}"));
-    for key in ["use_rslora", "use_dora", "use_qalora", "alpha_pattern"] {
-        let plain = match get(key) {
-            None | Some(Value::Null | Value::Bool(false)) => true,
-            Some(Value::Object(pattern)) => pattern.is_empty(),
-            Some(_) => false,
-        };
-        if !plain {
-            return Err(fail(format!("`{key}` is not supported")));
-        }
-    }
-    match get("lora_alpha") {
-        None => Ok(None),
-        Some(value) => value
-            .as_f64()
-            .map(Some)
-            .ok_or_else(|| fail(format!("`lora_alpha` is {value}, expected a number"))),
-    }
 }
