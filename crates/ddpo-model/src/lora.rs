@@ -83,12 +83,25 @@ impl Lora {
     /// (diffusers 0.17.1, `LoRALinearLayer.__init__`), keyed by `seed` and name. Replaces an adapter before.
     ///
     /// # Errors
-    /// [`Error::Config`] for a rank or scale that cannot be, or targets that no projection matches.
+    /// [`Error::Config`] for a rank or scale that cannot be, or targets that no projection matches; the UNet is then
+    /// as it was.
     pub fn attach(unet: &mut Unet, config: &LoraConfig, seed: u64) -> Result<Self> {
         config.check()?;
+        let mut linears = unet.attention_linears();
+        if !linears.iter().any(|(module, _)| config.takes(module)) {
+            return Err(Error::Config {
+                file: "policy.lora.targets".into(),
+                reason: format!(
+                    "no attention projection is called {}; there are to_q, to_k, to_v and to_out.0 of attn1 and attn2",
+                    config.targets.join(" or ")
+                ),
+            });
+        }
         let mut params = Vec::new();
-        for (module, layer) in unet.attention_linears() {
-            if !config.takes(&module) {
+        for (module, layer) in &mut linears {
+            // Also where this adapter has no factors: what is trained and saved is all that acts.
+            layer.low_rank = None;
+            if !config.takes(module) {
                 continue;
             }
             let (n_out, n_in) = layer.weight.size2()?;
@@ -97,16 +110,7 @@ impl Lora {
             let init = Init::Normal(1.0 / config.rank as f64);
             let down = scope.tensor("lora_A.weight", &[config.rank, n_in], init);
             let up = scope.tensor("lora_B.weight", &[n_out, config.rank], Init::Zeros);
-            params.extend(adapt(&module, layer, down, up, config.scale()));
-        }
-        if params.is_empty() {
-            return Err(Error::Config {
-                file: "policy.lora.targets".into(),
-                reason: format!(
-                    "no attention projection is called {}; there are to_q, to_k, to_v and to_out.0 of attn1 and attn2",
-                    config.targets.join(" or ")
-                ),
-            });
+            params.extend(adapt(module, layer, down, up, config.scale()));
         }
         Self::trained(config.clone(), params)
     }

@@ -138,6 +138,30 @@ fn a_merged_adapter_gives_the_same_as_one_beside() {
 }
 
 #[test]
+fn an_adapter_replaces_all_of_the_one_before() {
+    let (golden, (mut unet, _)) = (forwards(), unet(Kind::Float));
+    let plain = forward(&unet, &golden);
+    let config = |targets: &[&str]| LoraConfig {
+        targets: targets.iter().map(|&t| t.to_owned()).collect(),
+        ..LoraConfig::default()
+    };
+    let first = Lora::attach(&mut unet, &config(&["to_q", "to_v"]), 1).unwrap();
+    stir(&first);
+    let changed = forward(&unet, &golden).detach();
+    assert_ne!(changed, plain);
+    // One that is refused replaces nothing.
+    Lora::attach(&mut unet, &config(&["proj_in"]), 1).unwrap_err();
+    assert_eq!(forward(&unet, &golden).detach(), changed);
+    // Fresh factors of other projections do nothing yet, and those before do nothing any more.
+    let second = Lora::attach(&mut unet, &config(&["to_k"]), 1).unwrap();
+    assert_eq!(forward(&unet, &golden).detach(), plain);
+    stir(&second);
+    forward(&unet, &golden).sum(Kind::Float).backward();
+    let grad = |lora: &Lora| lora.params().tensors().iter().any(|t| t.grad().defined());
+    assert!(grad(&second) && !grad(&first));
+}
+
+#[test]
 fn targets_choose_projections_by_the_end_of_their_names() {
     let (mut unet, _) = unet(Kind::Float);
     let mut attach = |targets: &[&str]| {
