@@ -17,6 +17,10 @@ use crate::config::{DTYPES, ModelSource};
 use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::model::{self, Guidance, Model};
 
+/// Pixels that are decoded at a time, as the presets' `model.vae_slice` has it: 32 pictures of 64×64, one of
+/// 512×512.
+const DECODED: i64 = 32 * 64 * 64;
+
 /// Samples one picture for each prompt.
 pub fn run(args: &SampleArgs) -> Result<Exit> {
     let device = ddpo_torch::device(&args.device).or_exit(Exit::Config, "--device")?;
@@ -25,7 +29,8 @@ pub fn run(args: &SampleArgs) -> Result<Exit> {
         path: args.model.clone(),
         revision: args.revision.clone(),
     };
-    let whole = model::open(&from, device, kind)?;
+    let mut whole = model::open(&from, device, kind)?;
+    whole.images.slice = slice(whole.latent_shape(), whole.images.vae.net.config.factor());
     let uncond = whole
         .prompts
         .encode(&[""])
@@ -84,6 +89,12 @@ pub fn run(args: &SampleArgs) -> Result<Exit> {
     }
     println!("{} pictures in {}", images.len(), args.out.display());
     Ok(Exit::Done)
+}
+
+/// How many pictures are decoded at a time, of latents `[channels, height, width]`.
+fn slice([_, height, width]: [i64; 3], factor: i64) -> i64 {
+    let pixels = height * width * factor * factor;
+    (DECODED / pixels.max(1)).max(1)
 }
 
 fn dtype(name: &str) -> Result<Kind> {
@@ -199,5 +210,17 @@ impl Trace {
         let doing = format!("cannot write {}", path.display());
         weights::save(path, tensors.iter().map(|(name, tensor)| (*name, tensor)))
             .or_exit(Exit::Other, doing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_decoded_as_many_at_a_time_as_in_a_run() {
+        assert_eq!(slice([4, 64, 64], 8), 1, "preset lora");
+        assert_eq!(slice([12, 8, 8], 8), 32, "preset pocket");
+        assert_eq!(slice([4, 96, 96], 8), 1);
     }
 }

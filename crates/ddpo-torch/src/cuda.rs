@@ -94,9 +94,34 @@ pub fn parse_device(name: &str) -> Result<Device> {
     Ok(Device::Cuda(index))
 }
 
+/// Where CUDA may compute f32 in TF32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tf32 {
+    /// In matrix products.
+    pub products: bool,
+    /// In convolutions.
+    pub convolutions: bool,
+}
+
+/// What is allowed now. Until [`set_tf32`] says otherwise libtorch allows it in convolutions.
+///
+/// # Errors
+/// [`Error::Libtorch`] where libtorch refuses.
+pub fn tf32() -> Result<Tf32> {
+    let (mut products, mut convolutions) = (false, false);
+    // SAFETY: both out-pointers are valid for writes.
+    let message = unsafe { ffi::ddpo_tf32(&mut products, &mut convolutions) };
+    // SAFETY: the message is the one just returned.
+    unsafe { ffi::check("tf32", message)? };
+    Ok(Tf32 {
+        products,
+        convolutions,
+    })
+}
+
 /// Allows or forbids TF32 in CUDA matrix products and convolutions: faster, with 10 bits of mantissa.
 ///
-/// Without CUDA it changes nothing.
+/// Without CUDA it changes nothing that is computed.
 ///
 /// # Errors
 /// [`Error::Libtorch`] where libtorch refuses.

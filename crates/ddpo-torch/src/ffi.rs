@@ -52,6 +52,7 @@ unsafe extern "C" {
         peak: *mut i64,
     ) -> *mut c_char;
     pub(crate) fn ddpo_set_tf32(allow: bool) -> *mut c_char;
+    pub(crate) fn ddpo_tf32(products: *mut bool, convolutions: *mut bool) -> *mut c_char;
     pub(crate) fn ddpo_set_deterministic(on: bool) -> *mut c_char;
     pub(crate) fn ddpo_load_cuda(status: *mut c_int, detail: *mut *mut c_char) -> *mut c_char;
 }

@@ -18,7 +18,9 @@ pub mod weights;
 
 pub use adamw::{AdamWArgs, fused_adamw};
 pub use autograd::{Autocast, backward};
-pub use cuda::{CudaStatus, device, load_cuda, parse_device, set_deterministic, set_tf32};
+pub use cuda::{
+    CudaStatus, Tf32, device, load_cuda, parse_device, set_deterministic, set_tf32, tf32,
+};
 pub use error::{Error, Result};
 pub use foreach::{foreach_lerp_, foreach_mul_, foreach_norm, global_norm};
 pub use landing::Landing;

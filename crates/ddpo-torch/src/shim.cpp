@@ -142,6 +142,13 @@ char *ddpo_set_tf32(bool allow) {
   });
 }
 
+char *ddpo_tf32(bool *products, bool *convolutions) {
+  return guard([&] {
+    *products = at::globalContext().allowTF32CuBLAS();
+    *convolutions = at::globalContext().allowTF32CuDNN();
+  });
+}
+
 char *ddpo_set_deterministic(bool on) {
   return guard([&] {
     at::globalContext().setDeterministicAlgorithms(on, /*warn_only=*/false);

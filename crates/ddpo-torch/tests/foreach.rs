@@ -1,7 +1,7 @@
 //! The list operations and the fused optimiser against their formulas.
 use ddpo_torch::{
-    AdamWArgs, CudaStatus, Error, device, foreach_lerp_, foreach_mul_, foreach_norm, fused_adamw,
-    global_norm, load_cuda, set_deterministic, set_tf32,
+    AdamWArgs, CudaStatus, Error, Tf32, device, foreach_lerp_, foreach_mul_, foreach_norm,
+    fused_adamw, global_norm, load_cuda, set_deterministic, set_tf32, tf32,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -250,6 +250,12 @@ fn a_device_is_found_or_refused_with_its_name() {
 fn precision_switches_work_without_cuda() {
     for on in [true, false] {
         set_tf32(on).unwrap();
+        let (products, convolutions) = (on, on);
+        let expected = Tf32 {
+            products,
+            convolutions,
+        };
+        assert_eq!(tf32().unwrap(), expected);
         set_deterministic(on).unwrap();
     }
 }
