@@ -10,12 +10,12 @@ use crate::{Error, Result, Vae};
 pub struct ImageDecoder {
     /// The autoencoder.
     pub vae: Named<Vae>,
-    /// Pictures that are decoded at a time: memory grows with it.
+    /// Pictures that are decoded or encoded at a time: memory grows with it.
     pub slice: i64,
 }
 
 impl ImageDecoder {
-    /// Decodes batches of up to 64 pictures at once: small models can, a large one's caller sets `slice`.
+    /// Takes up to 64 pictures at once: small models can, a large one's caller sets `slice`.
     pub fn new(vae: Named<Vae>) -> Self {
         Self { vae, slice: 64 }
     }
@@ -102,19 +102,27 @@ impl ddpo_train::Encoder for ImageDecoder {
         let like = self.vae.tensors.values().next();
         let (kind, device) = like.map_or((Kind::Float, Device::Cpu), |t| (t.kind(), t.device()));
         let shape = [n, height, width, 3].map(|n| n as i64);
+        // Bytes are all on the device at once: a picture takes hundreds of times as much within the encoder.
         let bytes = Tensor::from_slice(images.bytes())
             .view(shape)
-            .to_device(device);
-        let pixels = bytes.permute([0, 3, 1, 2]).to_kind(Kind::Float) * (2.0 / 255.0) - 1.0;
-        let found = self
-            .vae
-            .net
-            .encoder
-            .forward(&pixels.contiguous().to_kind(kind));
+            .to_device(device)
+            .permute([0, 3, 1, 2]);
         let scale = self.vae.net.config.scaling_factor;
+        let (means, stds): (Vec<Tensor>, Vec<Tensor>) = bytes
+            .split(self.slice.max(1), 0)
+            .iter()
+            .map(|part| {
+                let pixels = part.to_kind(Kind::Float) * (2.0 / 255.0) - 1.0;
+                let pixels = pixels.contiguous().to_kind(kind);
+                let found = self.vae.net.encoder.forward(&pixels);
+                let mean = found.mean.to_kind(Kind::Float) * scale;
+                let std = (found.log_var.to_kind(Kind::Float) * 0.5).exp() * scale;
+                (mean, std)
+            })
+            .unzip();
         Ok(Posterior {
-            mean: found.mean.to_kind(Kind::Float) * scale,
-            std: (found.log_var.to_kind(Kind::Float) * 0.5).exp() * scale,
+            mean: Tensor::cat(&means, 0),
+            std: Tensor::cat(&stds, 0),
         })
     }
 }
