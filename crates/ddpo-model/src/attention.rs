@@ -12,8 +12,8 @@ const NORM_EPS: f64 = 1e-6;
 pub enum Context<'a> {
     /// `[batch, tokens, dim]`: keys and values are computed, and gradients flow into their projections.
     Embeddings(&'a Tensor),
-    /// Computed before, one pair a transformer block, in the network's order.
-    Kept(&'a [KeyValue]),
+    /// Computed before, one a transformer block, in the network's order; no gradients.
+    Kept(&'a [Kept]),
 }
 
 impl<'a> Context<'a> {
@@ -26,8 +26,25 @@ impl<'a> Context<'a> {
     }
 }
 
+/// What becomes of low-rank branches in what is computed ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Branches {
+    /// They stay beside the weights.
+    Beside,
+    /// They are added to copies of the weights, so that a projection is one product again.
+    Merged,
+}
+
+/// What a transformer block computes once for all time steps.
+pub struct Kept {
+    /// Keys and values of the prompt.
+    prompt: KeyValue,
+    /// Self- and cross-attention to be used instead of the block's own.
+    merged: Option<[Attention; 2]>,
+}
+
 /// Keys and values of one attention.
-pub struct KeyValue {
+struct KeyValue {
     /// `[batch, heads, tokens, dim / heads]`.
     key: Tensor,
     /// The same.
@@ -108,9 +125,36 @@ impl Attention {
         self.forward(x, &self.keys_values(x))
     }
 
+    fn layers(&self) -> [&Linear; 4] {
+        [&self.to_q, &self.to_k, &self.to_v, &self.to_out]
+    }
+
     fn is_trained(&self) -> bool {
-        let layers = [&self.to_q, &self.to_k, &self.to_v, &self.to_out];
-        layers.into_iter().any(Linear::is_trained)
+        self.layers().into_iter().any(Linear::is_trained)
+    }
+
+    fn is_adapted(&self) -> bool {
+        self.layers().iter().any(|layer| layer.low_rank.is_some())
+    }
+
+    /// The same attention with every branch added to its weight.
+    fn merged(&self) -> Self {
+        Self {
+            to_k: self.to_k.merged(),
+            to_v: self.to_v.merged(),
+            ..self.merged_outside()
+        }
+    }
+
+    /// The same with the branches of queries and outputs added: keys and values are known already.
+    fn merged_outside(&self) -> Self {
+        Self {
+            to_q: self.to_q.merged(),
+            to_k: self.to_k.shared(),
+            to_v: self.to_v.shared(),
+            to_out: self.to_out.merged(),
+            heads: self.heads,
+        }
     }
 
     fn linears<'a>(&'a mut self, prefix: &str) -> impl Iterator<Item = (String, &'a mut Linear)> {
@@ -158,17 +202,36 @@ impl TransformerBlock {
         }
     }
 
+    /// # Shapes
+    /// - `context`: `[batch, tokens, context_dim]`
+    fn keep(&self, context: &Tensor, branches: Branches) -> Kept {
+        let adapted = self.attn1.is_adapted() || self.attn2.is_adapted();
+        let merges = branches == Branches::Merged && adapted;
+        Kept {
+            prompt: self.attn2.keys_values(context),
+            merged: merges.then(|| [self.attn1.merged(), self.attn2.merged_outside()]),
+        }
+    }
+
     fn forward(&self, x: &Tensor, context: Context<'_>) -> Tensor {
-        let x = self.attn1.among(&self.norm1.forward(x)) + x;
+        let merged = match context {
+            Context::Kept(kept) => kept[0].merged.as_ref(),
+            Context::Embeddings(_) => None,
+        };
+        let (attn1, attn2) = match merged {
+            Some([attn1, attn2]) => (attn1, attn2),
+            None => (&self.attn1, &self.attn2),
+        };
+        let x = attn1.among(&self.norm1.forward(x)) + x;
         let computed;
         let prompt = match context {
-            Context::Kept(kept) => &kept[0],
+            Context::Kept(kept) => &kept[0].prompt,
             Context::Embeddings(embeddings) => {
                 computed = self.attn2.keys_values(embeddings);
                 &computed
             }
         };
-        let x = self.attn2.forward(&self.norm2.forward(&x), prompt) + x;
+        let x = attn2.forward(&self.norm2.forward(&x), prompt) + x;
         let gated = self.ff_in.forward(&self.norm3.forward(&x)).chunk(2, -1);
         self.ff_out.forward(&(&gated[0] * gated[1].gelu("none"))) + x
     }
@@ -232,10 +295,10 @@ impl SpatialTransformer {
         self.blocks.len()
     }
 
-    /// Keys and values of the prompt, one pair a transformer block.
-    pub(crate) fn keys_values(&self, context: &Tensor) -> Vec<KeyValue> {
+    /// What is the same at every time step, one a transformer block.
+    pub(crate) fn keep(&self, context: &Tensor, branches: Branches) -> Vec<Kept> {
         let blocks = self.blocks.iter();
-        blocks.map(|b| b.attn2.keys_values(context)).collect()
+        blocks.map(|b| b.keep(context, branches)).collect()
     }
 
     /// Whether a weight or factor of it records gradients.

@@ -12,7 +12,7 @@ pub mod resnet;
 pub mod unet;
 pub mod vae;
 
-pub use attention::{Context, KeyValue};
+pub use attention::{Branches, Context, Kept};
 pub use error::{Error, Result};
 pub use files::Files;
 pub use images::ImageDecoder;

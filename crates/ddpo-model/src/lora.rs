@@ -239,12 +239,11 @@ impl Lora {
 pub fn merge(unet: &mut Unet) {
     tch::no_grad(|| {
         for (_, layer) in unet.attention_linears() {
-            let Some(branch) = layer.low_rank.take() else {
-                continue;
-            };
-            let change = branch.up.matmul(&branch.down) * branch.scale;
-            let merged = layer.weight.to_kind(Kind::Float) + change.to_kind(Kind::Float);
-            layer.weight.copy_(&merged);
+            if layer.low_rank.is_some() {
+                let merged = layer.merged().weight;
+                layer.weight.copy_(&merged);
+                layer.low_rank = None;
+            }
         }
     });
 }

@@ -3,9 +3,9 @@
 use ddpo_sched::{Conditioned, DenoiseInput, Denoiser};
 use ddpo_torch::Autocast;
 use ddpo_train::{LossScale, ParamSet, Persist, Policy, StateReader, StateWriter};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::attention::Context;
+use crate::attention::{Branches, Context, Kept};
 use crate::pipeline::Named;
 use crate::{Error, Lora, LoraConfig, Result, Unet};
 
@@ -145,6 +145,20 @@ impl UnetPolicy {
         Ok(eps.to_kind(Kind::Float))
     }
 
+    /// Whether sampling adds low-rank branches to copies of the weights, which saves two products and a sum a
+    /// projection and step.
+    ///
+    /// Only where products are of f32: `W + scale · up down` in bf16, f16 or TF32 loses what is small beside W.
+    /// Training keeps that, and the ratio of the two would not be 1 before the first update.
+    fn branches(&self, device: Device) -> Result<Branches> {
+        let f32 = self.kind == Kind::Float && self.autocast.is_none();
+        let exact = f32 && !(device.is_cuda() && ddpo_torch::tf32()?.products);
+        Ok(match exact {
+            true => Branches::Merged,
+            false => Branches::Beside,
+        })
+    }
+
     /// Backward from a loss, scaled where gradients are f16.
     fn backward(
         &self,
@@ -201,18 +215,32 @@ impl Denoiser for UnetPolicy {
 
     fn conditioned<'a>(&'a self, cond: &Tensor) -> ddpo_sched::Result<Conditioned<'a>> {
         self.check_cond(cond, None)?;
-        let keys = tch::no_grad(|| {
-            let _cast = Autocast::enter(cond.device(), self.autocast)?;
-            Ok(self.unet.net.keys_values(&cond.to_kind(self.kind)))
-        });
-        let (keys, cond) = (
-            keys.map_err(|e: ddpo_torch::Error| denoiser(e))?,
-            cond.shallow_clone(),
-        );
-        Ok(Box::new(move |x_t, t| {
-            self.check(x_t, t, &cond)?;
-            self.forward(x_t, t, Context::Kept(&keys))
-        }))
+        let branches = self.branches(cond.device()).map_err(denoiser)?;
+        let kept = {
+            let _cast = Autocast::enter(cond.device(), self.autocast).map_err(denoiser)?;
+            self.unet.net.keep(&cond.to_kind(self.kind), branches)
+        };
+        let rollout = Rollout {
+            policy: self,
+            cond: cond.shallow_clone(),
+            kept,
+        };
+        Ok(Box::new(move |x_t, t| rollout.predict(x_t, t)))
+    }
+}
+
+/// The policy with everything that is the same at all steps of a rollout; the policy itself stays as it is.
+struct Rollout<'a> {
+    policy: &'a UnetPolicy,
+    cond: Tensor,
+    kept: Vec<Kept>,
+}
+
+impl Rollout<'_> {
+    fn predict(&self, x_t: &Tensor, t: &Tensor) -> ddpo_sched::Result<Tensor> {
+        self.policy.check(x_t, t, &self.cond)?;
+        let context = Context::Kept(&self.kept);
+        tch::no_grad(|| self.policy.forward(x_t, t, context))
     }
 }
 

@@ -5,7 +5,7 @@ use ddpo_torch::nn::{Conv2d, GroupNorm, Linear};
 use tch::{Kind, Tensor};
 
 use crate::Result;
-use crate::attention::{Context, KeyValue, SpatialTransformer};
+use crate::attention::{Branches, Context, Kept, SpatialTransformer};
 use crate::resnet::{Downsample, ResnetBlock, ResnetShape, Upsample};
 
 mod checkpoint;
@@ -108,7 +108,7 @@ impl Unet {
         self.forward_with(x_t, t, Context::Embeddings(cond))
     }
 
-    /// The same with what [`keys_values`](Self::keys_values) computed of the prompt before.
+    /// The same with what [`keep`](Self::keep) computed before.
     ///
     /// # Shapes
     /// As [`forward`](Self::forward).
@@ -117,16 +117,19 @@ impl Unet {
         self.walk(channels_last(x_t), &time, context, &mut |_| {})
     }
 
-    /// Keys and values of the prompt in every cross-attention: the same at every time step, so that a rollout
-    /// computes them once.
+    /// What is the same at every time step, so that a rollout computes it once: keys and values of the prompt in
+    /// every cross-attention, and weights with their low-rank branches added, if `branches` says so. No gradients.
+    ///
+    /// It is that of the weights as they are now; they, and the branches, stay as they are.
     ///
     /// # Shapes
     /// - `cond`: `[batch, tokens, cross_attention_dim]`
-    /// - returns: one pair a transformer block, in the network's order
-    pub fn keys_values(&self, cond: &Tensor) -> Vec<KeyValue> {
+    /// - returns: one a transformer block, in the network's order
+    pub fn keep(&self, cond: &Tensor, branches: Branches) -> Vec<Kept> {
+        let _no_grad = tch::no_grad_guard();
         let segments = self.segments();
         let attentions = segments.iter().filter_map(Segment::attention);
-        attentions.flat_map(|a| a.keys_values(cond)).collect()
+        attentions.flat_map(|a| a.keep(cond, branches)).collect()
     }
 
     /// The time embedding as residual blocks take it, `[batch, 4 * channels of the first level]`.

@@ -154,10 +154,15 @@ fn checkpointing_in_half_precision_gives_the_same_gradients() {
 }
 
 #[test]
-fn the_prompt_s_keys_are_computed_once_and_give_the_same_numbers() {
+fn what_is_computed_once_a_rollout_gives_the_same_numbers() {
     let input = Input::new();
-    for kind in [Kind::Float, Kind::BFloat16] {
-        let plain = policy("lora", kind);
+    // Low-rank branches are added to f32 weights, which rounds; in half precision they stay beside them.
+    for (train, kind, tolerance) in [
+        ("full", Kind::Float, 0.0),
+        ("lora", Kind::BFloat16, 0.0),
+        ("lora", Kind::Float, 3e-5),
+    ] {
+        let plain = policy(train, kind);
         let guided = Guided::new(plain, normal(&[1, 7, 24], 9), 5.0);
         let predict = guided.conditioned(&input.cond).unwrap();
         for t in [981, 21] {
@@ -165,11 +170,9 @@ fn the_prompt_s_keys_are_computed_once_and_give_the_same_numbers() {
             let cond = &input.cond;
             let (x_t, t) = (&x_t, &t);
             let expected = tch::no_grad(|| guided.predict(DenoiseInput { x_t, t, cond }).unwrap());
-            equal(
-                "prediction",
-                &tch::no_grad(|| predict(x_t, t).unwrap()),
-                &expected,
-            );
+            let off = distance(&[predict(x_t, t).unwrap()], &[expected]);
+            println!("{train} in {kind:?}: {off:.1e}");
+            assert!(off <= tolerance, "{train} in {kind:?}: {off:.1e}");
         }
         let short = normal(&[2, 7, 24], 3);
         assert!(predict(&input.x_t, &input.t).is_ok());

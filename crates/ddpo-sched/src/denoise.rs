@@ -29,10 +29,10 @@ pub trait Denoiser {
     /// [`Error::Shape`], or [`Error::Denoiser`] with what the network reports.
     fn predict(&self, input: DenoiseInput<'_>) -> Result<Tensor>;
 
-    /// The same ε without gradients, for many steps with one conditioning: what depends on the conditioning
-    /// alone can be computed once.
+    /// The same ε without gradients, for many steps with one conditioning: what is the same at all of them can be
+    /// computed once, and is that of the weights as they are now.
     ///
-    /// The numbers are those of [`predict`](Self::predict).
+    /// The numbers are those of [`predict`](Self::predict), to the rounding of f32.
     ///
     /// # Errors
     /// What the network reports of the conditioning.

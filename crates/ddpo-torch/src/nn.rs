@@ -34,7 +34,30 @@ impl LowRank {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let none = None::<&Tensor>;
         let h = x.to_kind(self.down.kind()).linear(&self.down, none);
-        (h.linear(&self.up, none) * self.scale).to_kind(x.kind())
+        self.scaled(h.linear(&self.up, none)).to_kind(x.kind())
+    }
+
+    /// What it adds to the weight, `scale · up down`, in the kind of the factors.
+    ///
+    /// # Shapes
+    /// - returns: `[out, in]`
+    pub fn change(&self) -> Tensor {
+        self.scaled(self.up.matmul(&self.down))
+    }
+
+    fn scaled(&self, t: Tensor) -> Tensor {
+        match self.scale == 1.0 {
+            true => t,
+            false => t * self.scale,
+        }
+    }
+
+    fn shallow_clone(&self) -> Self {
+        Self {
+            down: self.down.shallow_clone(),
+            up: self.up.shallow_clone(),
+            scale: self.scale,
+        }
     }
 }
 
@@ -52,6 +75,36 @@ impl Linear {
             weight: scope.tensor("weight", &[n_out, n_in], default_init(n_in)),
             bias: None,
             low_rank: None,
+        }
+    }
+
+    /// The same layer once more; its tensors are shared.
+    pub fn shared(&self) -> Self {
+        Self {
+            weight: self.weight.shallow_clone(),
+            bias: self.bias.as_ref().map(Tensor::shallow_clone),
+            low_rank: self.low_rank.as_ref().map(LowRank::shallow_clone),
+        }
+    }
+
+    /// A layer without gradient whose weight is that of this one with the low-rank branch added; this one stays as
+    /// it is. Without a branch the weight is shared.
+    ///
+    /// The sum is taken in f32 and rounded to the weight's kind once: beside a weight in half precision, small
+    /// changes are lost in it.
+    pub fn merged(&self) -> Self {
+        let weight = match &self.low_rank {
+            None => self.weight.shallow_clone(),
+            Some(branch) => tch::no_grad(|| {
+                let change = branch.change().to_kind(Kind::Float);
+                let sum = self.weight.to_kind(Kind::Float) + change;
+                sum.to_kind(self.weight.kind())
+            }),
+        };
+        Self {
+            weight,
+            low_rank: None,
+            ..self.shared()
         }
     }
 

@@ -1,4 +1,4 @@
-//! The UNet as a row of segments: one order for a plain forward, for checkpointing and for the prompt's keys.
+//! The UNet as a row of segments: one order for a plain forward, for checkpointing and for what is computed ahead.
 
 use ddpo_torch::nn::{Conv2d, GroupNorm};
 use tch::Tensor;
