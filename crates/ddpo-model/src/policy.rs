@@ -1,7 +1,7 @@
 //! The UNet as a policy: it predicts, and it learns.
 
 use ddpo_sched::{Conditioned, DenoiseInput, Denoiser};
-use ddpo_torch::Autocast;
+use ddpo_torch::{Autocast, HeldCasts};
 use ddpo_train::{LossScale, ParamSet, Persist, Policy, StateReader, StateWriter};
 use tch::{Device, Kind, Tensor};
 
@@ -216,14 +216,19 @@ impl Denoiser for UnetPolicy {
     fn conditioned<'a>(&'a self, cond: &Tensor) -> ddpo_sched::Result<Conditioned<'a>> {
         self.check_cond(cond, None)?;
         let branches = self.branches(cond.device()).map_err(denoiser)?;
-        let kept = {
-            let _cast = Autocast::enter(cond.device(), self.autocast).map_err(denoiser)?;
-            self.unet.net.keep(&cond.to_kind(self.kind), branches)
-        };
+        // Else autocast would cast every weight at every step.
+        let held = self.autocast.map(|_| HeldCasts::begin()).transpose();
+        let held = held.map_err(denoiser)?;
+        let kept = tch::no_grad(|| {
+            let _cast = Autocast::enter(cond.device(), self.autocast)?;
+            Ok(self.unet.net.keep(&cond.to_kind(self.kind), branches))
+        });
+        let kept = kept.map_err(|e: ddpo_torch::Error| denoiser(e))?;
         let rollout = Rollout {
             policy: self,
             cond: cond.shallow_clone(),
             kept,
+            _held: held,
         };
         Ok(Box::new(move |x_t, t| rollout.predict(x_t, t)))
     }
@@ -234,6 +239,8 @@ struct Rollout<'a> {
     policy: &'a UnetPolicy,
     cond: Tensor,
     kept: Vec<Kept>,
+    /// Weights that autocast cast.
+    _held: Option<HeldCasts>,
 }
 
 impl Rollout<'_> {

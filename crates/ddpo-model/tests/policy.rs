@@ -222,6 +222,39 @@ fn half_precision_predicts_and_learns_what_f32_does_within_its_digits() {
 }
 
 #[test]
+fn autocast_casts_weights_once_a_rollout_and_anew_for_training() {
+    let input = Input::new();
+    let policy = policy("full", Kind::Float);
+    let policy = policy.with_autocast(Kind::BFloat16).unwrap();
+    let (alone, _) = gradients(&policy, &input);
+    let predicted = || tch::no_grad(|| policy.predict(input.get()).unwrap());
+    let expected = predicted();
+    let rollout = policy.conditioned(&input.cond).unwrap();
+    let rolled = || rollout(&input.x_t, &input.t).unwrap();
+    equal("prediction", &rolled(), &expected);
+    let (beside, _) = gradients(&policy, &input);
+    let pairs = policy
+        .params()
+        .names()
+        .iter()
+        .zip(beside.iter().zip(&alone));
+    for (name, (beside, alone)) in pairs {
+        equal(
+            &format!("gradient of {name} beside a rollout"),
+            beside,
+            alone,
+        );
+    }
+    // A weight that changes while its cast is held is not looked at again; after the rollout it is.
+    equal("cast once more", &rolled(), &expected);
+    let weight = policy.params().get("conv_in.weight").unwrap();
+    tch::no_grad(|| _ = weight.shallow_clone().zero_());
+    equal("cast before", &rolled(), &expected);
+    drop(rollout);
+    assert!(distance(&[predicted()], &[expected]) > 1e-2);
+}
+
+#[test]
 fn f32_master_weights_are_what_autocast_is_for() {
     let half = policy("lora", Kind::BFloat16);
     let error = half.with_autocast(Kind::Half).err().unwrap().to_string();

@@ -30,8 +30,8 @@ pub fn backward(of: &Tensor, grad: &Tensor) -> Result<()> {
 /// While it lives, this thread's matrix products, convolutions and attention on one type of device run in half
 /// precision, whatever the kind of their inputs; gradients of f32 weights stay f32.
 ///
-/// Weights that record gradients are cast once while it lives, and their copies dropped with it: a forward pass
-/// is what belongs inside, a backward pass and an optimiser's step outside.
+/// Weights that record gradients are cast once while it lives, and their copies dropped with it, unless they are
+/// held ([`HeldCasts`]): a forward pass is what belongs inside, a backward pass and an optimiser's step outside.
 /// Leaving restores what was set before, so regions nest.
 #[derive(Debug)]
 pub struct Autocast {
@@ -99,5 +99,42 @@ impl Drop for Autocast {
         // Restoring what libtorch itself reported does not fail; were it to, the next call would report it.
         // SAFETY: the message is the one just returned.
         let _restored = unsafe { ffi::check("autocast", message) };
+    }
+}
+
+/// While it lives, weights that a region of [`Autocast`] on this thread casts without gradients stay cast for the
+/// regions after it: for many forward passes with the same weights. Between regions nothing is in half precision.
+///
+/// Torch caches leaves that record gradients, and no others. A change of them is not seen while their casts are
+/// held; a region with gradients casts its own, and drops what is held so far.
+#[derive(Debug)]
+pub struct HeldCasts {
+    /// The count of regions is the thread's own.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl HeldCasts {
+    /// Begins to hold.
+    ///
+    /// # Errors
+    /// [`Error::Libtorch`] where libtorch refuses.
+    pub fn begin() -> Result<Self> {
+        // SAFETY: no arguments.
+        let message = unsafe { ffi::ddpo_autocast_hold() };
+        // SAFETY: the message is the one just returned.
+        unsafe { ffi::check("autocast", message)? };
+        Ok(Self {
+            _not_send: PhantomData,
+        })
+    }
+}
+
+impl Drop for HeldCasts {
+    fn drop(&mut self) {
+        // SAFETY: no arguments.
+        let message = unsafe { ffi::ddpo_autocast_release() };
+        // Counting down does not fail.
+        // SAFETY: the message is the one just returned.
+        let _released = unsafe { ffi::check("autocast", message) };
     }
 }

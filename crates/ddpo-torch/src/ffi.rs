@@ -44,6 +44,8 @@ unsafe extern "C" {
         was_kind: *mut c_int,
     ) -> *mut c_char;
     pub(crate) fn ddpo_autocast_exit(cuda: bool, kind: c_int, enabled: bool) -> *mut c_char;
+    pub(crate) fn ddpo_autocast_hold() -> *mut c_char;
+    pub(crate) fn ddpo_autocast_release() -> *mut c_char;
     pub(crate) fn ddpo_copy_async(to: *const C_tensor, from: *const C_tensor) -> *mut c_char;
     pub(crate) fn ddpo_cuda_memory(
         device: c_int,

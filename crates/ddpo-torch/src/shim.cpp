@@ -97,6 +97,8 @@ char *ddpo_backward(at::Tensor *of, at::Tensor *grad) {
 char *ddpo_autocast_enter(bool cuda, int kind, bool *was_enabled, int *was_kind) {
   return guard([&] {
     auto device = cuda ? at::kCUDA : at::kCPU;
+    // Casts that were made without gradients, and are held, have no history: what is to be trained is cast anew.
+    if (at::GradMode::is_enabled()) at::autocast::clear_cache();
     *was_enabled = at::autocast::is_autocast_enabled(device);
     *was_kind = static_cast<int>(at::autocast::get_autocast_dtype(device));
     at::autocast::increment_nesting();
@@ -111,6 +113,18 @@ char *ddpo_autocast_exit(bool cuda, int kind, bool enabled) {
     at::autocast::set_autocast_enabled(device, enabled);
     at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(kind));
     // Weights that were cast within the region; kept any longer they would outlive an optimiser's step.
+    bool last = at::autocast::decrement_nesting() == 0;
+    if (last || at::GradMode::is_enabled()) at::autocast::clear_cache();
+  });
+}
+
+// Casts outlive the regions that made them, up to the release: libtorch counts it as one more region around them.
+char *ddpo_autocast_hold() {
+  return guard([&] { at::autocast::increment_nesting(); });
+}
+
+char *ddpo_autocast_release() {
+  return guard([&] {
     if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
   });
 }
