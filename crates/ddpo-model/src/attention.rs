@@ -277,7 +277,7 @@ impl SpatialTransformer {
     pub fn forward(&self, x: &Tensor, context: Context<'_>) -> Tensor {
         let (batch, channels, height, width) = x.size4().expect("feature map has four dimensions");
         let h = self.proj_in.forward(&self.norm.forward(x));
-        // On channels-last maps, which the UNet keeps, neither change of layout copies anything.
+        // On channels-last maps, which the UNet keeps on the CPU, neither change of layout copies anything.
         let mut h = h
             .permute([0, 2, 3, 1])
             .reshape([batch, height * width, channels]);

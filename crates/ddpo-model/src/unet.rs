@@ -243,9 +243,13 @@ fn up_levels(scope: &Scope<'_>, config: &UnetConfig) -> Vec<(Level, Option<Upsam
 
 /// The same values with the channels of a pixel side by side in memory.
 ///
-/// Convolutions pass the layout on; it saves oneDNN and cuDNN the reordering before and after each of them, and
-/// the transformers a copy. Measured once in diffusers
-/// (one thread, a busy machine): 93 to 109 samples of the pocket UNet a CPU second.
+/// On the CPU convolutions and group norms pass the layout on; it saves oneDNN the reordering before and after each
+/// convolution, and the transformers a copy. Measured once in diffusers (one thread, a busy machine): 93 to 109
+/// samples of the pocket UNet a CPU second.
+///
+/// On CUDA the first group norm undoes it: libtorch's makes its input contiguous there (`group_norm` in
+/// ATen/native/group_norm.cpp), and what comes after is in torch's own layout. It then saves nothing, and costs the
+/// copy of a latent; whether cuDNN would gain by a group norm that keeps it was never measured.
 fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
