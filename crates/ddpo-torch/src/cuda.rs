@@ -134,6 +134,9 @@ pub fn set_tf32(allow: bool) -> Result<()> {
 
 /// Asks libtorch for kernels that give the same bits every time, and for an error where there is none.
 ///
+/// No run asks for it: on CUDA the backward pass of fused attention then gives other bits from one run to the next.
+/// cuBLAS has its part in `CUBLAS_WORKSPACE_CONFIG`, which must be set before the program begins.
+///
 /// # Errors
 /// [`Error::Libtorch`] where libtorch refuses.
 pub fn set_deterministic(on: bool) -> Result<()> {
