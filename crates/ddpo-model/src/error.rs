@@ -45,6 +45,9 @@ pub enum Error {
     /// Weights that do not fit, or a device that is not there.
     #[error(transparent)]
     Torch(#[from] ddpo_torch::Error),
+    /// Weights of one or more components that do not fit, each with every tensor.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Misfits(Vec<ddpo_torch::Error>),
     /// The text encoder or tokenizer.
     #[error(transparent)]
     Clip(#[from] ddpo_clip::Error),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ddpo_clip::{ClipTextConfig, ClipTextModel, ClipTokenizer, TokenizerFiles};
 use ddpo_sched::ScheduleConfig;
-use ddpo_torch::weights;
+use ddpo_torch::{Store, weights};
 use ddpo_train::Prompt;
 use tch::{Device, Kind, Tensor};
 
@@ -76,7 +76,7 @@ impl StableDiffusion {
     /// Reads all components; the UNet in `kind`, text encoder and VAE in f32, which cost little.
     ///
     /// # Errors
-    /// The first file that is missing or damaged, or every tensor of a component that does not fit.
+    /// The first file that is missing or damaged, or every tensor of all components that does not fit.
     pub fn load(files: &Files, device: Device, kind: Kind) -> Result<Self> {
         // All small files first: a bad one is found before gigabytes are read.
         let unet_config: UnetConfig = files.json("unet/config.json")?;
@@ -91,25 +91,22 @@ impl StableDiffusion {
         agree(&unet_config, &vae_config, &text_config)?;
 
         let plain = |_: &str| Vec::new();
+        let mut misfits = Vec::new();
         let store = files.weights("text_encoder", device, Kind::Float, plain)?;
         let net = ClipTextModel::new(&store.root(), &text_config)?;
-        net.check(&tokenizer)?;
-        let text = Named {
-            net,
-            tensors: store.finish()?,
-        };
+        let text = settled(net, store, &mut misfits);
+        if misfits.is_empty() {
+            text.net.check(&tokenizer)?;
+        }
         let store = files.weights("vae", device, Kind::Float, Vae::aliases)?;
         let net = Vae::new(&store.root(), &vae_config)?;
-        let vae = Named {
-            net,
-            tensors: store.finish()?,
-        };
+        let vae = settled(net, store, &mut misfits);
         let store = files.weights("unet", device, kind, plain)?;
         let net = Unet::new(&store.root(), &unet_config)?;
-        let unet = Named {
-            net,
-            tensors: store.finish()?,
-        };
+        let unet = settled(net, store, &mut misfits);
+        if !misfits.is_empty() {
+            return Err(Error::Misfits(misfits));
+        }
         let prompts = PromptEncoder {
             tokenizer,
             text,
@@ -231,6 +228,15 @@ impl StableDiffusion {
         }
         Ok(())
     }
+}
+
+/// A network with the tensors that it took; what does not fit is put to what did not fit before.
+fn settled<N>(net: N, store: Store, misfits: &mut Vec<ddpo_torch::Error>) -> Named<N> {
+    let tensors = store.finish().unwrap_or_else(|misfit| {
+        misfits.push(misfit);
+        BTreeMap::new()
+    });
+    Named { net, tensors }
 }
 
 /// Widths that two components share must be one number.

@@ -267,12 +267,29 @@ fn every_tensor_that_does_not_fit_is_named_with_its_file() {
         "conv_out.bias" => ("conv_out.offset".into(), tensor),
         _ => (name, tensor),
     });
+    // Those of the other components are told together with them.
+    let vae = folder
+        .path()
+        .join("vae/diffusion_pytorch_model.safetensors");
+    rewrite(&vae, |name, tensor| match name.as_str() {
+        "quant_conv.bias" => (name, tensor * f64::NAN),
+        _ => (name, tensor),
+    });
+    let text = folder.path().join("text_encoder/model.safetensors");
+    rewrite(&text, |name, tensor| match name.as_str() {
+        "embeddings.token_embedding.weight" => (name, tensor.narrow(1, 0, 23)),
+        _ => (name, tensor),
+    });
     let error = load(folder.path()).err().unwrap().to_string();
     for needle in [
         "unet/diffusion_pytorch_model.safetensors",
         "`conv_in.weight` has shape [7, 4, 3, 3], expected [8, 4, 3, 3]",
         "`conv_out.bias` is missing (expected shape [4])",
         "`conv_out.offset` is in the file",
+        "vae/diffusion_pytorch_model.safetensors",
+        "`quant_conv.bias` has values that are not finite",
+        "text_encoder/model.safetensors",
+        "`embeddings.token_embedding.weight` has shape [518, 23], expected [518, 24]",
     ] {
         assert!(error.contains(needle), "{needle} is not in: {error}");
     }
