@@ -202,6 +202,7 @@ fn an_index_has_every_figure_and_verdict_and_escapes_what_it_is_given() {
     let html = index.html();
     assert!(tags(&html).iter().all(|tag| !tag.starts_with("script")));
     assert!(html.contains("href=\"./aesthetic/report.html\""));
+    assert!(html.contains("not all that the paper found"));
     assert_eq!(
         html.matches("<svg").count(),
         r.figures.len() + r.panel.len()

@@ -69,7 +69,8 @@ impl Index {
                 tbody { @for entry in &self.entries { tr {
                     td data-label="Experiment" { a href=(format!("#run-{}", entry.experiment)) { (entry.experiment) } }
                     td data-label="Paper" { (entry.about.paper) }
-                    td data-label="Claims" { (met_of(&entry.verdicts)) }
+                    td data-label="Claims" { (met_of(&entry.verdicts))
+                        @if !entry.about.against.is_empty() { span.soft { ", not all that the paper found" } } }
                     td.number data-label="Runs" { (entry.n_runs) }
                     td.number data-label="Minutes" { (format!("{:.1}", entry.seconds / 60.0)) }
                 } } }
