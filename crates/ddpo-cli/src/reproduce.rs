@@ -8,7 +8,7 @@ use crate::args::ReproduceArgs;
 use crate::config::{Algorithm, Plan, Source};
 use crate::failure::{Exit, Failure, Result};
 use crate::run::finish;
-use crate::suggest::nearest;
+use crate::suggest::instead;
 use crate::train::{Job, execute};
 use crate::watch::Screen;
 use crate::{parallel, stop};
@@ -146,10 +146,7 @@ fn algorithms<'a>(args: &'a ReproduceArgs, plan: &'a Plan) -> Result<Vec<&'a str
     let known: Vec<&str> = arms.chain(algorithms).collect();
     for name in named {
         if !known.contains(&name.as_str()) {
-            let hint = match nearest(name, known.iter().copied()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("there are {}", known.join(", ")),
-            };
+            let hint = instead(name, &known);
             return Err(Failure::config(format!(
                 "algorithm `{name}` is not available: {hint}"
             )));

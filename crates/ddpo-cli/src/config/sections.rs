@@ -11,7 +11,7 @@ use super::plan::{
     RunPlan, SamplerPlan, Train,
 };
 use super::reader::Reader;
-use crate::suggest::nearest;
+use crate::suggest::{instead, nearest};
 
 /// A resolved configuration names its arm, and has the sections of none.
 pub(super) fn arm(r: &mut Reader) -> Option<String> {
@@ -195,10 +195,7 @@ fn claims(r: &mut Reader, plan: &ReproducePlan) {
         .collect();
     for name in rows.iter().flat_map(ClaimRow::names) {
         if !known.contains(&name) {
-            let hint = match nearest(name, known.iter().copied()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("there are {}", known.join(", ")),
-            };
+            let hint = instead(name, &known);
             r.problem("claims", format!("speak of the algorithm `{name}`: {hint}"));
         }
     }
