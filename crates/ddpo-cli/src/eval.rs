@@ -12,7 +12,7 @@ use ddpo_train::{Boundary, Observer, RewardWorker};
 use crate::args::EvalArgs;
 use crate::config::{Method, Plan};
 use crate::failure::{Exit, Failure, OrExit, Result};
-use crate::suggest::instead;
+use crate::suggest::nearest;
 use crate::train::failure;
 use crate::watch::{Evaluation, Screen};
 use crate::{finished, model, rewards};
@@ -90,7 +90,11 @@ fn check_prompts(args: &EvalArgs) -> Result<()> {
     if PromptSet::by_name(name).is_some() {
         return Ok(());
     }
-    let hint = instead(name, &PromptSet::ALL.map(PromptSet::name));
+    let known = PromptSet::ALL.map(PromptSet::name);
+    let hint = match nearest(name, known) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => format!("there are {}", known.join(", ")),
+    };
     Err(Failure::config(format!(
         "--prompts {name}: no such prompt set: {hint}"
     )))
