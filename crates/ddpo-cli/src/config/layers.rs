@@ -130,7 +130,7 @@ fn reward_defaults() -> Result<Figment> {
     Ok(Figment::new().merge(Parsed::new(REWARD_DEFAULTS, name)?))
 }
 
-/// What the command line says, `--set` last.
+/// What the command line says, what counts most last.
 fn sets(source: &Source, file: &Figment) -> Result<Vec<Set>> {
     let arm = source.arm.iter().map(|name| {
         let is_arm = file.find_value(&format!("arms.{name}")).is_ok();
@@ -142,7 +142,10 @@ fn sets(source: &Source, file: &Figment) -> Result<Vec<Set>> {
     let model = source.model.iter();
     let model = model.map(|path| Set::new("model.path", path.as_str().into(), "--model"));
     let pairs = source.set.iter().map(|pair| Set::parse(pair));
-    arm.chain(seed).chain(model).map(Ok).chain(pairs).collect()
+    // Pairs are said once for all runs of a queue, and what tells its runs apart counts more: two of them would write
+    // to one folder.
+    let model = model.map(Ok).chain(pairs);
+    model.chain(arm.chain(seed).map(Ok)).collect()
 }
 
 fn preset(name: &str, folder: &Path) -> Result<Parsed> {

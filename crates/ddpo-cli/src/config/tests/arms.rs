@@ -85,6 +85,17 @@ fn a_resolved_arm_gives_the_same_run_again() {
 }
 
 #[test]
+fn what_tells_the_runs_of_a_queue_apart_counts_more_than_a_pair() {
+    let source = Source {
+        arm: Some("unguided".to_owned()),
+        seed: Some(44),
+        ..source("cfg-ablation", &["run.seed=43", "arm=guided"])
+    };
+    let plan = Plan::load(&source).expect("a plan");
+    assert_eq!((plan.run.seed, plan.label()), (44, "unguided"));
+}
+
+#[test]
 fn an_unknown_arm_is_refused_by_name() {
     let failure = Plan::load(&source("cfg-ablation", &["arm=unguide"])).expect_err("no arm");
     let text = failure.to_string();
