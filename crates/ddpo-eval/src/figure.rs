@@ -246,7 +246,9 @@ impl RewardFigure {
         Ok(Svg::own(markup))
     }
 
-    /// Title, note and legend; gives the height that they take.
+    /// Title, note, legend and what the y axis counts; gives the height that they take.
+    ///
+    /// The label of the axis stands above it: turned by a right angle a long one would be longer than the axis.
     fn draw_header(&self, root: &Area<'_>) -> Result<i32> {
         const LEFT: i32 = 16;
         text(root, &self.title, 24, INK, (LEFT, 10))?;
@@ -263,7 +265,8 @@ impl RewardFigure {
             text(root, &series.label, 18, INK, (x + 28, y))?;
             x += width;
         }
-        Ok(y + 28)
+        text(root, &self.y_label, 18, INK, (LEFT, y + 32))?;
+        Ok(y + 60)
     }
 
     fn draw_chart(
@@ -278,7 +281,7 @@ impl RewardFigure {
             .margin_left(6)
             .margin_right(24)
             .margin_bottom(8)
-            .set_label_area_size(LabelAreaPosition::Left, 84)
+            .set_label_area_size(LabelAreaPosition::Left, 60)
             .set_label_area_size(LabelAreaPosition::Bottom, 56)
             .build_cartesian_2d(x0..x1, y0..y1)
             .map_err(Error::figure)?;
@@ -295,7 +298,6 @@ impl RewardFigure {
             .label_style(("sans-serif", 18).into_font().color(&INK))
             .axis_desc_style(("sans-serif", 19).into_font().color(&INK))
             .x_desc("reward queries")
-            .y_desc(&self.y_label)
             .draw()
             .map_err(Error::figure)?;
         for (series, colour) in lines.iter().zip(PALETTE.iter().cycle()) {
