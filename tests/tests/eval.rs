@@ -62,7 +62,7 @@ fn a_finished_run_is_measured_again_to_the_same_rows() {
 
     ddpo(["eval", text(&out), "--prompts", "object"])
         .expect(2, &["--prompts object", "did you mean \"objects\"?"]);
-    ddpo(["eval", text(&out), "--epoch", "7"]).expect(3, &["no checkpoint after 7 epochs"]);
+    ddpo(["eval", text(&out), "--epoch", "7"]).expect(3, &["no checkpoint after epoch 7"]);
     ddpo(["eval", text(folder.path())]).expect(3, &["is no run", "config.toml"]);
 }
 
@@ -128,4 +128,17 @@ fn several_experiments_are_one_queue_that_goes_on_and_ends_in_an_index() {
     // Each experiment has two figures of the reward and four of the panel, whose judge does not know this model's world.
     assert_eq!(index.matches("<svg").count(), 2 * (2 + 4));
     assert_eq!(index.matches("Pictures through training").count(), 2);
+
+    // Of other settings than these no folder is taken, and all are named before one of them runs.
+    let refused = ddpo_tests::ended(reproduce(&out).args(["--set", "rl.lr=1e-5"]));
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    for part in [
+        "cfg-ablation/ddpo-sf",
+        "cfg-ablation/rwr",
+        "aesthetic/ddpo-sf",
+        "aesthetic/rwr",
+        "`rl.lr` was",
+    ] {
+        assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+    }
 }

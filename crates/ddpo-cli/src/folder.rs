@@ -74,19 +74,26 @@ impl RunFolder {
             }
         }
         let file = path.join(CONFIG);
-        if file.exists() {
-            if !resume {
-                return Err(Failure::config(format!(
-                    "{shown} has a run already: go on with --resume, or choose another folder with --out"
-                )));
-            }
-            same_run(&file, &plan.entries)?;
+        if file.exists() && !resume {
+            return Err(Failure::config(format!(
+                "{shown} has a run already: go on with --resume, or choose another folder with --out"
+            )));
         }
+        refuse_another(path, plan)?;
         write(&file, &render(&plan.entries))?;
         Ok(Self {
             path: path.to_owned(),
             _lock: lock,
         })
+    }
+}
+
+/// Refuses a folder that has a run of another configuration, and names every key that differs.
+pub fn refuse_another(path: &Path, plan: &Plan) -> Result<()> {
+    let file = path.join(CONFIG);
+    match file.exists() {
+        true => same_run(&file, &plan.entries),
+        false => Ok(()),
     }
 }
 

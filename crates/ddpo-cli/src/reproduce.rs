@@ -7,6 +7,7 @@ use ddpo_train::Outcome;
 use crate::args::ReproduceArgs;
 use crate::config::{Algorithm, Plan, Source};
 use crate::failure::{Exit, Failure, Result};
+use crate::folder::refuse_another;
 use crate::run::finish;
 use crate::suggest::instead;
 use crate::train::{Job, execute};
@@ -35,6 +36,7 @@ pub fn run(args: &ReproduceArgs) -> Result<Exit> {
         .iter()
         .map(|file| plan(file, args))
         .collect::<Result<Vec<_>>>()?;
+    refuse_others(&experiments)?;
     experiments.iter().for_each(Experiment::name_stand_ins);
     let queue: Vec<(usize, usize)> = (0..)
         .zip(&experiments)
@@ -76,6 +78,21 @@ pub fn run(args: &ReproduceArgs) -> Result<Exit> {
         return Ok(Exit::Interrupted);
     }
     Ok(ledger.summary())
+}
+
+/// Refuses the folders that have other runs, all at once: one of them would stop the queue when its turn comes.
+fn refuse_others(experiments: &[Experiment]) -> Result<()> {
+    let folders = experiments
+        .iter()
+        .flat_map(|it| it.folders.iter().zip(&it.runs));
+    let refused: Vec<Failure> = folders
+        .filter_map(|(folder, plan)| refuse_another(folder, plan).err())
+        .collect();
+    let Some(exit) = refused.first().map(|failure| failure.exit) else {
+        return Ok(());
+    };
+    let lines = refused.iter().map(Failure::to_string);
+    Err(Failure::new(exit, lines.collect::<Vec<_>>().join("\n")))
 }
 
 impl Experiment {
