@@ -184,10 +184,18 @@ pub(super) fn reproduce(r: &mut Reader) -> ReproducePlan {
 
 /// Claims are checked against runs, which reports do: here is seen whether there can be such runs.
 ///
-/// A claim on a misspelt algorithm would never be checked.
+/// A claim on a misspelt algorithm would never be checked. All rows in one message would fill a screen: each is read
+/// by itself.
 fn claims(r: &mut Reader, plan: &ReproducePlan) {
     let expected = "rows with algorithm and check = { kind, source, metric, standard_errors }";
-    let rows: Vec<ClaimRow> = r.find("claims", expected).unwrap_or_default();
+    let raw: Vec<Value> = r.find("claims", expected).unwrap_or_default();
+    let mut rows = Vec::new();
+    for (row, value) in (1..).zip(raw) {
+        match value.deserialize::<ClaimRow>() {
+            Ok(claim) => rows.push(claim),
+            Err(error) => r.problem("claims", format!("row {row}: {error}; expected {expected}")),
+        }
+    }
     // The configuration that a run writes has no arms, and names them in `reproduce.algorithms`.
     let arms = plan.arms.iter().chain(&plan.algorithms).map(String::as_str);
     let known: Vec<&str> = arms
