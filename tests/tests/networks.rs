@@ -274,6 +274,55 @@ fn check_rows(out: &Path, asked: &[(Asked, Reply)], weights: &Path) {
     }
 }
 
+/// The score of an evaluation's panel is that of the reward of the same name, on the same pictures.
+#[test]
+fn the_panel_has_the_aesthetic_score_where_it_is_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (out, weights) = (folder.path().join("run"), folder.path().join("weights"));
+    small_aesthetic(&weights);
+    let run = |reward: &str, weights: &Path| {
+        let set = [
+            format!("reward.kind={reward}"),
+            format!("model.path={}", tiny_model().display()),
+            key("aesthetic", weights),
+        ];
+        let fixed = [
+            "run.epochs=1",
+            "rl.samples_per_epoch=8",
+            "rl.updates_per_epoch=1",
+            "sampler.n_steps=3",
+            "sampler.batch=4",
+            "progress.prompts=[]",
+            "eval.samples=3",
+            "eval.panel=[\"edges\", \"aesthetic\"]",
+            "eval.stop_rule.judge=aesthetic",
+        ];
+        let mut args = vec!["run", "configs/compressibility.toml", "--out", text(&out)];
+        let all = set.iter().map(String::as_str).chain(fixed);
+        args.extend(all.flat_map(|pair| ["--set", pair]));
+        ddpo(args)
+    };
+    let nowhere = folder.path().join("nowhere");
+    run("jpeg-compressibility", &nowhere).expect(3, &["nowhere", "1.7 GB"]);
+    assert!(!out.exists());
+    run("aesthetic", &weights).expect(0, &[]);
+    let mut table = csv::Reader::from_path(out.join("eval.csv")).expect("a table");
+    let header = table.headers().expect("a header").clone();
+    let at = |name: &str| {
+        header
+            .iter()
+            .position(|column| column == name)
+            .expect("a column")
+    };
+    let (reward, panel) = (at("reward"), at("aesthetic"));
+    let rows: Vec<_> = table.records().map(|row| row.expect("a row")).collect();
+    assert_eq!(rows.len(), 6);
+    for row in rows {
+        let of = |at: usize| row[at].parse::<f64>().expect("a number");
+        near("aesthetic", &[of(panel)], &[of(reward)], 1e-6);
+    }
+}
+
 /// The pixels that the server was sent.
 fn decoded(asked: &Asked) -> RgbImage {
     let data = asked.image.strip_prefix("data:image/png;base64,");

@@ -14,7 +14,7 @@ use crate::config::{Method, Plan};
 use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::suggest::nearest;
 use crate::train::failure;
-use crate::watch::{Evaluation, Screen};
+use crate::watch::{Evaluation, Panel, Screen};
 use crate::{finished, model, rewards};
 
 /// Draws, scores, writes `eval.csv` into a folder of its own, and prints both sides with an interval of the
@@ -35,6 +35,7 @@ pub fn run(args: &EvalArgs) -> Result<Exit> {
         .or_exit(Exit::Config, "the sampler cannot be made")?;
     let copies = rewards::copies(&plan.reward, plan.sampler.batch)?;
     let rewards = RewardWorker::new(copies, plan.reward.retry()).map_err(failure)?;
+    let panel = Panel::new(&plan.eval)?;
 
     let name = names(&plan).join("+");
     let out = args.out.clone().unwrap_or_else(|| {
@@ -47,12 +48,12 @@ pub fn run(args: &EvalArgs) -> Result<Exit> {
     let mut evaluation = Evaluation::new(
         &out,
         &plan.eval,
+        panel,
         &rewards,
         Seeds::new(plan.run.seed),
         plan.sampler.batch,
         (plan.label(), &screen, screen.bar()),
-    )
-    .or_exit(Exit::Data, "the panel of the evaluation")?;
+    );
     for tuned in [false, true] {
         if tuned {
             let state = &checkpoint.state;
@@ -132,7 +133,7 @@ fn print(out: &Path, plan: &Plan, epochs: u64) -> Result<()> {
             continue;
         };
         println!(
-            "{}, {name}: {} pictures before training and after {epochs} epochs, same prompts, same noise",
+            "{}, {name}: {} pictures before training and after epoch {epochs}, same prompts, same noise",
             plan.label(),
             before.rows.len()
         );

@@ -15,7 +15,7 @@ use crate::folder::RunFolder;
 use crate::manifest::Manifest;
 use crate::model;
 use crate::rewards;
-use crate::watch::{Console, Evaluation, Pictures, Screen, Tables, TensorBoard};
+use crate::watch::{Console, Evaluation, Panel, Pictures, Screen, Tables, TensorBoard};
 
 /// What somebody whose reward failed wants to know.
 fn kept(resume: bool) -> &'static str {
@@ -56,6 +56,7 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
     let copies = rewards::copies(&plan.reward, plan.sampler.batch)?;
     let reward_version = copies.first().map(|reward| reward.version());
     let rewards = RewardWorker::new(copies, plan.reward.retry()).map_err(failure)?;
+    let panel = Panel::new(&plan.eval)?;
 
     let folder = RunFolder::open(job.out, plan, job.resume)?;
     let checkpoints = Checkpoints::open(folder.path.join("checkpoints"), plan.run.keep_checkpoints)
@@ -82,9 +83,15 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
     let mut console = Console::new(job.screen, title.clone(), plan.run.epochs);
     let batch = plan.sampler.batch;
     let progress = (title.as_str(), job.screen, console.bar());
-    let mut evaluation =
-        Evaluation::new(&folder.path, &plan.eval, &rewards, seeds, batch, progress)
-            .or_exit(Exit::Data, "the panel of the evaluation")?;
+    let mut evaluation = Evaluation::new(
+        &folder.path,
+        &plan.eval,
+        panel,
+        &rewards,
+        seeds,
+        batch,
+        progress,
+    );
     let observers: Vec<&mut dyn Observer> = vec![
         &mut tables,
         &mut events,

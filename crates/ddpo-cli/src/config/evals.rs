@@ -1,10 +1,13 @@
 //! `[eval]`: what the policy is measured on, and by what beside its reward.
 
+use ddpo_encoder::Rescaling;
 use ddpo_eval::parting::Rule;
 use ddpo_pocket::content::Questions;
 use ddpo_pocket::judge::Role;
+use ddpo_reward::Aesthetic;
 use ddpo_reward::prompts::PromptSet;
 
+use super::networks::{self, NetworkPlan};
 use super::reader::Reader;
 use crate::model::POCKET;
 use crate::suggest::nearest;
@@ -20,6 +23,8 @@ pub struct EvalPlan {
     pub every: u64,
     /// What is measured of the pictures beside the reward.
     pub panel: Vec<Measure>,
+    /// What [`Measure::Aesthetic`] needs, where the panel has it.
+    pub aesthetic: Option<(NetworkPlan, Rescaling)>,
     /// When reward and judge have parted.
     pub stop_rule: Option<StopRule>,
     /// Why a part of the panel that was asked for is not there.
@@ -33,6 +38,8 @@ pub enum Measure {
     JpegSize,
     /// Colourfulness.
     Colourfulness,
+    /// LAION's score, with the weights of the reward of that name.
+    Aesthetic,
     /// Steps between neighbouring pixels.
     Edges,
     /// Distance to the other pictures of the evaluation.
@@ -65,9 +72,10 @@ impl StopRule {
 
 impl Measure {
     /// Names in configurations and columns of `eval.csv`.
-    pub const NAMES: [(&'static str, Self); 6] = [
+    pub const NAMES: [(&'static str, Self); 7] = [
         ("jpeg-size", Self::JpegSize),
         ("colourfulness", Self::Colourfulness),
+        (Aesthetic::NAME, Self::Aesthetic),
         ("edges", Self::Edges),
         ("diversity", Self::Diversity),
         ("held-out-judge", Self::HeldOutJudge),
@@ -79,6 +87,7 @@ impl Measure {
         match self {
             Self::JpegSize => "jpeg-size",
             Self::Colourfulness => "colourfulness",
+            Self::Aesthetic => Aesthetic::NAME,
             Self::Edges => "edges",
             Self::Diversity => "diversity",
             Self::HeldOutJudge => "held-out-judge",
@@ -91,6 +100,7 @@ impl Measure {
         match self {
             Self::JpegSize => "JPEG size (kB)",
             Self::Colourfulness => "colourfulness",
+            Self::Aesthetic => "LAION aesthetic score (1 to 10)",
             Self::Edges => "step between neighbours (of 255)",
             Self::Diversity => "distance to other pictures (of 255)",
             Self::HeldOutJudge => "held-out judge (nats)",
@@ -127,6 +137,9 @@ pub(super) fn eval(r: &mut Reader) -> EvalPlan {
         r.problem("eval.stop_rule.judge", problem);
     }
     EvalPlan {
+        aesthetic: panel
+            .contains(&Measure::Aesthetic)
+            .then(|| networks::aesthetic(r)),
         sets,
         samples: r.count("eval.samples", 2..=1_000_000) as usize,
         every: r.count("eval.every", 1..=1_000_000),

@@ -39,25 +39,26 @@ impl<'a> Evaluation<'a> {
     pub fn new(
         folder: &Path,
         plan: &EvalPlan,
+        panel: Panel,
         rewards: &'a RewardWorker,
         seeds: Seeds,
         batch: usize,
         (title, screen, bar): (&str, &Screen, ProgressBar),
-    ) -> Result<Self> {
+    ) -> Self {
         if let Some(note) = plan.left_out.as_ref().filter(|_| !plan.sets.is_empty()) {
             screen.line(&format!("{title}: {note}"));
         }
-        Ok(Self {
+        Self {
             path: folder.join("eval.csv"),
             plan: plan.clone(),
             rewards,
-            panel: Panel::new(&plan.panel)?,
+            panel,
             seeds,
             batch,
             title: title.to_owned(),
             screen: screen.clone(),
             bar,
-        })
+        }
     }
 
     fn evaluate(&mut self, boundary: &Boundary<'_>) -> Result<()> {
@@ -70,7 +71,7 @@ impl<'a> Evaluation<'a> {
             let values: Vec<f64> = rewards.iter().map(|&r| f64::from(r)).collect();
             let summary = Summary::of(&values)?;
             self.screen.line(&format!(
-                "{}: {} on `{}` after {} epochs: {:.4} ± {:.4} ({} samples)",
+                "{}: {} on `{}` after epoch {}: {:.4} ± {:.4} ({} samples)",
                 self.title,
                 self.rewards.name(),
                 set.name(),
@@ -168,7 +169,7 @@ impl Observer for Evaluation<'_> {
             return Ok(());
         }
         self.evaluate(boundary)
-            .with_context(|| format!("evaluation after {} epochs", boundary.epochs_done))
+            .with_context(|| format!("evaluation after epoch {}", boundary.epochs_done))
             .map_err(|error| match error.downcast::<Error>() {
                 // A reward that failed keeps its kind, and with it the exit code.
                 Ok(known) => known,

@@ -10,6 +10,7 @@ mod tensorboard;
 
 pub use console::Console;
 pub use evaluation::Evaluation;
+pub use panel::Panel;
 pub use pictures::{Pictures, read_sheet};
 pub use screen::Screen;
 pub use tables::Tables;
