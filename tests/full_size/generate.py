@@ -1,13 +1,18 @@
 """Stable Diffusion v1.4 at its own size with seeded random weights, and what diffusers computes with them.
 
     python tests/full_size/generate.py DIR      (packages as in tests/golden/requirements.txt; 5 GB of disk)
+    python tests/full_size/generate.py DIR --bf16       after it; half an hour on two cores without bf16 units
 
-Writes, outside the repository:
+The first writes, outside the repository:
 - `DIR/model/`: the layout and the names of `CompVis/stable-diffusion-v1-4` on the hub: attention of the VAE as
   `query`, `key`, `value`, `proj_attn`; text encoder with `text_model.` in front and its `position_ids`
 - `DIR/reference.safetensors`: inputs, and outputs in f32; under `small.` the same for latents of 8x8, and under
-  `small.bf16.` what bf16 weights make of those: a processor without bf16 units takes hours for full pictures
+  `small.bf16.` what bf16 weights make of those
 - `DIR/versions.json`: the packages that made it
+
+The second adds `DIR/reference_bf16.safetensors`: under `bf16.` what bf16 weights make of the full inputs, two guided
+steps apart. Feature maps are in channels-last layout there, as ours are in the UNet: in torch's own a processor
+without bf16 units takes ten times as long.
 
 The networks compute in f32 (or bf16), the sampler between them in f64 tables with f32 latents, as the tests do.
 The vocabulary has the size of CLIP's and made-up merges: CLIP's own is no part of any package.
@@ -191,6 +196,25 @@ def trajectory(unet, given, embeddings):
     return {"trace.latents": torch.stack(latents), "trace.means": torch.stack(means), "trace.log_probs": torch.stack(log_probs)}
 
 
+def in_bf16(folder):
+    """What bf16 weights make of the inputs of `reference.safetensors`, each stage from that file's own."""
+    given = load_file(folder / "reference.safetensors")
+    kind = dict(torch_dtype=torch.bfloat16)
+
+    def feature_maps(name):
+        return given[name].to(torch.bfloat16, memory_format=torch.channels_last)
+
+    out = {"text.output": CLIPTextModel.from_pretrained(folder / "model" / "text_encoder", **kind)(given["text.ids"]).last_hidden_state}
+    vae = AutoencoderKL.from_pretrained(folder / "model" / "vae", **kind).to(memory_format=torch.channels_last)
+    posterior = vae.encode(feature_maps("vae.images")).latent_dist
+    out |= {"vae.mean": posterior.mean, "vae.log_var": posterior.logvar}
+    out["vae.decoded"] = vae.decode(feature_maps("vae.latents")).sample
+    unet = UNet2DConditionModel.from_pretrained(folder / "model" / "unet", **kind).to(memory_format=torch.channels_last)
+    embeddings = given["text.output"][:2].to(torch.bfloat16)
+    out["unet.output"] = unet(feature_maps("unet.x_t"), given["unet.t"], embeddings).sample
+    return {name: value.float().contiguous() for name, value in out.items()}
+
+
 def prefixed(prefix, tensors):
     return {prefix + name: value for name, value in tensors.items()}
 
@@ -198,9 +222,14 @@ def prefixed(prefix, tensors):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=pathlib.Path)
-    out = parser.parse_args().out
-    (out / "model").mkdir(parents=True)
+    parser.add_argument("--bf16", action="store_true")
+    args = parser.parse_args()
+    out = args.out
     torch.set_num_threads(os.cpu_count())
+    if args.bf16:
+        with torch.no_grad():
+            return save_file(prefixed("bf16.", in_bf16(out)), out / "reference_bf16.safetensors")
+    (out / "model").mkdir(parents=True)
     generator = torch.Generator().manual_seed(14)
     made = pipeline(out / "model", generator)
     whole, small = (inputs(made.tokenizer, side, generator) for side in (64, 8))

@@ -4,6 +4,7 @@
     python tests/full_size/lora_update.py forward DIR   times the UNet, batch 2, without gradients
     python tests/full_size/lora_update.py update DIR    takes the stored update again; time and peak memory
     python tests/full_size/lora_update.py checkpointed DIR          the same with diffusers' checkpointing
+    python tests/full_size/lora_update.py segment DIR   bytes that the largest segment of it keeps for going back
 
 `make` writes `DIR/lora_update/`:
 - `pytorch_lora_weights.safetensors`: an adapter of rank 4 with nothing zero, as diffusers saves it
@@ -13,8 +14,8 @@
 - `grads_channels_last.safetensors`: the same update by the same packages with feature maps in channels-last layout,
   as ours are; how far the two are from each other is what f32 leaves open on this network
 
-The networks compute in f32, the sampler in f64 tables with f32 latents, as the tests do. The other three print one
-line each, in the form of `benches/examples/full_size.rs`. No test runs this file.
+The networks compute in f32, the sampler in f64 tables with f32 latents, as the tests do. The others print one
+line each, in the form of `tests/examples/full_size.rs`. No test runs this file.
 """
 
 import argparse
@@ -26,6 +27,9 @@ import time
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
@@ -150,6 +154,39 @@ def forward(unet):
         unet(torch.ones(2, 4, 64, 64), torch.tensor([501, 21]), torch.ones(2, N_TOKENS, 768))
 
 
+def segments(unet):
+    """What checkpointing computes again by itself, by its first module: a residual block with the transformer
+    behind it, a step between two sizes, the first and the last convolution. As ours cuts the network."""
+    yield "conv_in", unet.conv_in
+    yield "conv_out", unet.conv_norm_out
+    for name, module in unet.named_modules():
+        if isinstance(module, (ResnetBlock2D, Downsample2D, Upsample2D)):
+            yield name, module
+
+
+def kept(unet, folder):
+    """Bytes that autograd keeps for each segment of the update, weights apart."""
+    kept, current = {}, [None]
+    weights = {weight.untyped_storage().data_ptr() for weight in unet.parameters()}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept.setdefault(current[0], {})[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    for name, module in segments(unet):
+        module.register_forward_pre_hook(lambda *_, name=name: current.__setitem__(0, name))
+    rolled = load_file(folder / "lora_update" / "rollout.safetensors")
+    # What is kept stays alive until the loss goes: no address is given out twice.
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        eps = guided(unet, rolled["latents"][0], 501, rolled["prompt_embeds"], rolled["negative_embeds"])
+    bytes_ = {name: sum(storages.values()) for name, storages in kept.items()}
+    trajectory = sum(value.nbytes for value in rolled.values())
+    del eps
+    return bytes_, trajectory
+
+
 def memory(key):
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
@@ -178,7 +215,7 @@ def worst(unet, folder):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["make", "forward", "update", "checkpointed"])
+    parser.add_argument("what", choices=["make", "forward", "update", "checkpointed", "segment"])
     parser.add_argument("folder", type=pathlib.Path)
     args = parser.parse_args()
     torch.set_num_threads(2)
@@ -186,7 +223,13 @@ def main():
         return make(args.folder)
     unet = network(args.folder)
     adapter(unet, args.folder)
-    if args.what == "forward":
+    if args.what == "segment":
+        bytes_, trajectory = kept(unet, args.folder)
+        weights = sum(weight.nbytes for weight in unet.parameters())
+        largest = max(bytes_, key=bytes_.get)
+        found = {"segment": largest, "kept": bytes_[largest], "weights": weights, "trajectory": trajectory}
+        found["limit"] = weights + trajectory + bytes_[largest]
+    elif args.what == "forward":
         unet.disable_adapters()
         forward(unet)
         found = measured(lambda: forward(unet))

@@ -60,7 +60,7 @@ fn a_fully_trained_model_comes_out_as_a_pipeline_with_the_weights_of_the_last_ch
     let run = trained(folder.path(), &[]);
     let out = folder.path().join("out");
     let ended = export(&run, "diffusers", &out).expect(0, &[]);
-    assert!(ended.stdout.contains("after 2 epochs"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("after epoch 2"), "{}", ended.stdout);
     assert!(out.join("model_index.json").is_file());
     let (exported, learned) = (read_all(&out.join(UNET)).expect("weights"), learned(&run));
     assert_eq!(exported, learned);

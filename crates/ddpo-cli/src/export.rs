@@ -24,7 +24,7 @@ pub fn run(args: &ExportArgs) -> Result<Exit> {
         Train::Lora { .. } => low_rank(whole, &plan, &checkpoint, args)?,
     }
     println!(
-        "after {} epochs ({}): {}",
+        "after epoch {} ({}): {}",
         checkpoint.epochs_done,
         checkpoint.path.display(),
         how_to_load(args, &plan)

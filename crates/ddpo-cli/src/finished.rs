@@ -39,7 +39,7 @@ pub fn checkpoint(run: &Path, epoch: Option<u64>) -> Result<Checkpoint> {
         let found = all.after(epoch).map_err(train::failure)?;
         return found.ok_or_else(|| {
             none(format!(
-                "checkpoint after {epoch} epochs: run.checkpoint_every and run.keep_checkpoints say which are kept"
+                "checkpoint after epoch {epoch}: run.checkpoint_every and run.keep_checkpoints say which are kept"
             ))
         });
     }

@@ -30,7 +30,7 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
         Outcome::Done => {}
         Outcome::TimeUp { epochs_done } => {
             eprintln!(
-                "run.max_time is over after {epochs_done} epochs; `--resume` with a longer one goes on"
+                "run.max_time is over after epoch {epochs_done}; `--resume` with a longer one goes on"
             );
             return Ok(Exit::Interrupted);
         }

@@ -101,12 +101,12 @@ impl Useful {
         let best = &self.best;
         match &self.parting {
             None => format!(
-                "reward and {} have not parted on {}; the highest reward is after {} epochs ({} reward queries)",
+                "reward and {} have not parted on {}; the highest reward is after epoch {} ({} reward queries)",
                 rule.judge, rule.set, best.epoch, best.reward_queries
             ),
             Some(parting) => format!(
-                "reward and {} part on {} after {} epochs ({} reward queries): the reward rose, the judge fell by \
-                 {:.1} standard errors; the last useful evaluation is after {} epochs ({} reward queries)",
+                "reward and {} part on {} after epoch {} ({} reward queries): the reward rose, the judge fell by \
+                 {:.1} standard errors; the last useful evaluation is after epoch {} ({} reward queries)",
                 rule.judge,
                 rule.set,
                 parting.at.epoch,
@@ -166,7 +166,7 @@ mod tests {
         assert!(
             found
                 .statement(&RULE)
-                .contains("part on animals after 3 epochs")
+                .contains("part on animals after epoch 3")
         );
     }
 
