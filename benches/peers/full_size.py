@@ -52,7 +52,7 @@ def main():
             return ours / peer
 
         if what != "forward":
-            limit = run([*theirs, "segment", args.folder])
+            limit = run([*theirs, "limit", args.folder])
             print(json.dumps(limit))
             print(f"{what}, limit from below: {limit['limit'] / MIB:.0f} MiB", flush=True)
         print(f"{what}, ddpo / torch: wall {ratio('wall_s'):.2f}, cpu {ratio('cpu_s'):.2f}, peak {ratio('peak'):.2f}", flush=True)

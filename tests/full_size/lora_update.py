@@ -4,7 +4,7 @@
     python tests/full_size/lora_update.py forward DIR   times the UNet, batch 2, without gradients
     python tests/full_size/lora_update.py update DIR    takes the stored update again; time and peak memory
     python tests/full_size/lora_update.py checkpointed DIR          the same with diffusers' checkpointing
-    python tests/full_size/lora_update.py segment DIR   bytes that the largest segment of it keeps for going back
+    python tests/full_size/lora_update.py limit DIR     the memory that it cannot do without
 
 `make` writes `DIR/lora_update/`:
 - `pytorch_lora_weights.safetensors`: an adapter of rank 4 with nothing zero, as diffusers saves it
@@ -164,8 +164,8 @@ def segments(unet):
             yield name, module
 
 
-def kept(unet, folder):
-    """Bytes that autograd keeps for each segment of the update, weights apart."""
+def limit(unet):
+    """What an update cannot do without: weights, trajectory, and what autograd keeps for the largest segment."""
     kept, current = {}, [None]
     weights = {weight.untyped_storage().data_ptr() for weight in unet.parameters()}
 
@@ -177,14 +177,20 @@ def kept(unet, folder):
 
     for name, module in segments(unet):
         module.register_forward_pre_hook(lambda *_, name=name: current.__setitem__(0, name))
-    rolled = load_file(folder / "lora_update" / "rollout.safetensors")
-    # What is kept stays alive until the loss goes: no address is given out twice.
+    x, embeddings = torch.ones(1, 4, 64, 64), torch.ones(1, N_TOKENS, 768)
+    # What is kept stays alive until the prediction goes: no address is given out twice.
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        eps = guided(unet, rolled["latents"][0], 501, rolled["prompt_embeds"], rolled["negative_embeds"])
+        eps = guided(unet, x, 501, embeddings, embeddings)
     bytes_ = {name: sum(storages.values()) for name, storages in kept.items()}
-    trajectory = sum(value.nbytes for value in rolled.values())
     del eps
-    return bytes_, trajectory
+    segment = max(bytes_, key=bytes_.get)
+    found = {
+        "weights": sum(weight.nbytes for weight in unet.parameters()),
+        "trajectory": (N_STEPS + 1) * x.nbytes + 2 * embeddings.nbytes,
+        "segment": segment,
+        "kept": bytes_[segment],
+    }
+    return {**found, "limit": found["weights"] + found["trajectory"] + found["kept"]}
 
 
 def memory(key):
@@ -215,21 +221,17 @@ def worst(unet, folder):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["make", "forward", "update", "checkpointed", "segment"])
+    parser.add_argument("what", choices=["make", "forward", "update", "checkpointed", "limit"])
     parser.add_argument("folder", type=pathlib.Path)
     args = parser.parse_args()
     torch.set_num_threads(2)
     if args.what == "make":
         return make(args.folder)
     unet = network(args.folder)
+    if args.what == "limit":
+        return print(json.dumps({"who": f"torch {torch.__version__}", "what": args.what, **limit(unet)}))
     adapter(unet, args.folder)
-    if args.what == "segment":
-        bytes_, trajectory = kept(unet, args.folder)
-        weights = sum(weight.nbytes for weight in unet.parameters())
-        largest = max(bytes_, key=bytes_.get)
-        found = {"segment": largest, "kept": bytes_[largest], "weights": weights, "trajectory": trajectory}
-        found["limit"] = weights + trajectory + bytes_[largest]
-    elif args.what == "forward":
+    if args.what == "forward":
         unet.disable_adapters()
         forward(unet)
         found = measured(lambda: forward(unet))

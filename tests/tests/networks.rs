@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use ddpo_encoder::{AestheticModel, BertScore, ImageReward, ImageRewardConfig, Rescaling};
 use ddpo_tests::chat_server::{Asked, ChatServer, Reply};
 use ddpo_tests::scoring::{Scoring, small_aesthetic};
-use ddpo_tests::{ddpo, ended, golden, text, tiny_model};
+use ddpo_tests::{Ended, ddpo, ended, golden, text, tiny_model};
 use image::RgbImage;
 use serde_json::Value;
 use tch::{Device, Kind};
@@ -150,6 +150,25 @@ fn answer(asked: &Asked) -> String {
     format!("{text} #{hash}")
 }
 
+/// One epoch of eight samples on the tiny model.
+fn run_shortly(out: &Path, set: &[String], fixed: &[&str]) -> Ended {
+    let model = format!("model.path={}", tiny_model().display());
+    let short = [
+        model.as_str(),
+        "run.epochs=1",
+        "rl.samples_per_epoch=8",
+        "rl.updates_per_epoch=1",
+        "sampler.n_steps=3",
+        "sampler.batch=4",
+        "progress.prompts=[]",
+    ];
+    let mut args = vec!["run", "configs/compressibility.toml", "--out", text(out)];
+    let pairs = short.iter().chain(fixed).copied();
+    let pairs = pairs.chain(set.iter().map(String::as_str));
+    args.extend(pairs.flat_map(|pair| ["--set", pair]));
+    ddpo(args)
+}
+
 /// One run with all four as the parts of a sum, while the server fails on every fifth request: the answers say which
 /// picture a row is of, and each part is what the library makes of that picture and prompt.
 #[test]
@@ -163,7 +182,6 @@ fn a_run_trains_on_every_network_and_its_table_has_their_scores() {
     });
     let parts = "aesthetic = 0.5, image-reward = 2, vlm-bertscore = 1, vlm-counting = 1";
     let set = [
-        format!("model.path={}", tiny_model().display()),
         format!("reward.vlm.url={}", server.url()),
         format!("reward.parts={{ {parts} }}"),
         key("aesthetic", &weights),
@@ -172,12 +190,6 @@ fn a_run_trains_on_every_network_and_its_table_has_their_scores() {
         format!("reward.vlm.encoder_layer={}", ENCODER.1),
     ];
     let fixed = [
-        "run.epochs=1",
-        "rl.samples_per_epoch=8",
-        "rl.updates_per_epoch=1",
-        "sampler.n_steps=3",
-        "sampler.batch=4",
-        "progress.prompts=[]",
         "eval.sets=[]",
         "prompts.set=counting",
         "reward.kind=composite",
@@ -185,10 +197,7 @@ fn a_run_trains_on_every_network_and_its_table_has_their_scores() {
         "reward.vlm.encoding=png",
         "reward.vlm.backoff=0.01",
     ];
-    let mut args = vec!["run", "configs/compressibility.toml", "--out", text(&out)];
-    let all = set.iter().map(String::as_str).chain(fixed);
-    args.extend(all.flat_map(|pair| ["--set", pair]));
-    ddpo(args).expect(0, &[]);
+    run_shortly(&out, &set, &fixed).expect(0, &[]);
 
     let asked = server.asked();
     assert!(
@@ -281,26 +290,13 @@ fn the_panel_has_the_aesthetic_score_where_it_is_asked_for() {
     let (out, weights) = (folder.path().join("run"), folder.path().join("weights"));
     small_aesthetic(&weights);
     let run = |reward: &str, weights: &Path| {
-        let set = [
-            format!("reward.kind={reward}"),
-            format!("model.path={}", tiny_model().display()),
-            key("aesthetic", weights),
-        ];
+        let set = [format!("reward.kind={reward}"), key("aesthetic", weights)];
         let fixed = [
-            "run.epochs=1",
-            "rl.samples_per_epoch=8",
-            "rl.updates_per_epoch=1",
-            "sampler.n_steps=3",
-            "sampler.batch=4",
-            "progress.prompts=[]",
             "eval.samples=3",
             "eval.panel=[\"edges\", \"aesthetic\"]",
             "eval.stop_rule.judge=aesthetic",
         ];
-        let mut args = vec!["run", "configs/compressibility.toml", "--out", text(&out)];
-        let all = set.iter().map(String::as_str).chain(fixed);
-        args.extend(all.flat_map(|pair| ["--set", pair]));
-        ddpo(args)
+        run_shortly(&out, &set, &fixed)
     };
     let nowhere = folder.path().join("nowhere");
     run("jpeg-compressibility", &nowhere).expect(3, &["nowhere", "1.7 GB"]);

@@ -265,8 +265,8 @@ impl RewardFigure {
             text(root, &series.label, 18, INK, (x + 28, y))?;
             x += width;
         }
-        text(root, &self.y_label, 18, INK, (LEFT, y + 32))?;
-        Ok(y + 60)
+        text(root, &self.y_label, 18, INK, (LEFT, y + 30))?;
+        Ok(y + 54)
     }
 
     fn draw_chart(
