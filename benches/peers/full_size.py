@@ -6,7 +6,7 @@
 
 Each turn is a process of its own on two threads; ours and theirs alternate. The time of all threads on the CPU is
 the one to compare on a busy machine. Debug or release makes no difference: the work is libtorch's on both sides.
-With an update comes its limit from below: weights, trajectory, and what the largest segment keeps for going back.
+After updates comes their limit from below: weights, trajectory, and what the largest segment keeps for going back.
 """
 
 import argparse
@@ -51,11 +51,11 @@ def main():
             ours, peer = (statistics.median(row[key] for row in found[who]) for who in ("ddpo", "torch"))
             return ours / peer
 
-        if what != "forward":
-            limit = run([*theirs, "limit", args.folder])
-            print(json.dumps(limit))
-            print(f"{what}, limit from below: {limit['limit'] / MIB:.0f} MiB", flush=True)
         print(f"{what}, ddpo / torch: wall {ratio('wall_s'):.2f}, cpu {ratio('cpu_s'):.2f}, peak {ratio('peak'):.2f}", flush=True)
+    if set(args.what) - {"forward"}:
+        limit = run([*theirs, "limit", args.folder])
+        print(json.dumps(limit))
+        print(f"an update, limit from below: {limit['limit'] / MIB:.0f} MiB")
 
 
 if __name__ == "__main__":

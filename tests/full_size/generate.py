@@ -1,7 +1,7 @@
 """Stable Diffusion v1.4 at its own size with seeded random weights, and what diffusers computes with them.
 
     python tests/full_size/generate.py DIR      (packages as in tests/golden/requirements.txt; 5 GB of disk)
-    python tests/full_size/generate.py DIR --bf16       after it; half an hour on two cores without bf16 units
+    python tests/full_size/generate.py DIR --bf16       after it; a quarter of an hour on two cores without bf16 units
 
 The first writes, outside the repository:
 - `DIR/model/`: the layout and the names of `CompVis/stable-diffusion-v1-4` on the hub: attention of the VAE as
