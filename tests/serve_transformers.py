@@ -5,8 +5,8 @@
 What it needs is in tests/serve_requirements.txt. The model is made here from a seed: it has two layers, knows forty
 words, and says nonsense, but the same nonsense each time. Four things are checked:
 
-- `ddpo score` gets an answer about every picture from the server, several requests at a time;
-- each answer is the one that `model.generate` gives in this process for the same picture and question;
+- `ddpo score` gets an answer about every image from the server, several requests at a time;
+- each answer is the one that `model.generate` gives in this process for the same image and question;
 - each score is 1 where the answer has the prompt in it, else 0, and both occur;
 - with the server gone, the cache gives the same scores again, and without the cache the exit code is 4.
 """
@@ -45,12 +45,12 @@ TEMPLATE = (
     "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}"
     "{% endfor %}{% endfor %}"
 )
-N_PICTURES = 12
+N_IMAGES = 12
 MAX_TOKENS = 8
 
 
 def make_model(folder: Path) -> LlavaForConditionalGeneration:
-    """A LLaVA of random weights that are large enough for the picture to matter."""
+    """A LLaVA of random weights that are large enough for the image to matter."""
     torch.manual_seed(0)
     vocab = {word: i for i, word in enumerate(SPECIAL + WORDS)}
     words = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
@@ -86,10 +86,10 @@ def make_model(folder: Path) -> LlavaForConditionalGeneration:
     return model, processor
 
 
-def make_pictures(folder: Path) -> list[Path]:
+def make_images(folder: Path) -> list[Path]:
     generator = torch.Generator().manual_seed(1)
     files = []
-    for i in range(N_PICTURES):
+    for i in range(N_IMAGES):
         coarse = torch.randint(0, 256, (4, 4, 3), generator=generator, dtype=torch.uint8)
         file = folder / f"{i:02}.png"
         Image.fromarray(coarse.numpy()).resize((32, 32), Image.Resampling.BICUBIC).save(file)
@@ -131,12 +131,12 @@ def wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
     sys.exit(f"no server after two minutes:\n{log.read_text()}")
 
 
-def score(ddpo: Path, url: str, model: Path, pictures: Path, prompts: Path, out: Path, *more: str):
+def score(ddpo: Path, url: str, model: Path, images: Path, prompts: Path, out: Path, *more: str):
     sets = [
         f"reward.vlm.url={url}", f"reward.vlm.model={model}", "reward.vlm.encoding=png",
         f"reward.vlm.max_tokens={MAX_TOKENS}", "reward.vlm.in_flight=4", *more,
     ]
-    command = [ddpo, "score", "--reward", "vlm-vqa", "--images", pictures, "--prompts", prompts, "--out", out]
+    command = [ddpo, "score", "--reward", "vlm-vqa", "--images", images, "--prompts", prompts, "--out", out]
     for pair in sets:
         command += ["--set", pair]
     return subprocess.run(command, capture_output=True, text=True)
@@ -148,11 +148,11 @@ def rows(file: Path) -> list[dict]:
 
 def check(ddpo: Path, folder: Path) -> None:
     model_dir, pictures = folder / "tiny-llava", folder / "pictures"
-    pictures.mkdir()
+    images.mkdir()
     model, processor = make_model(model_dir)
-    files = make_pictures(pictures)
+    files = make_images(images)
     expected = expected_answers(model, processor, files)
-    # Every other picture is asked for an animal, or at least a word, that its answer has.
+    # Every other image is asked for an animal, or at least a word, that its answer has.
     wanted = [e.split()[0] if i % 2 == 0 else "zebra" for i, e in enumerate(expected)]
     prompts = folder / "prompts.txt"
     prompts.write_text("\n".join(wanted) + "\n")
@@ -171,7 +171,7 @@ def check(ddpo: Path, folder: Path) -> None:
         print("`transformers serve` answers on this machine")
         cache = f"reward.cache={folder / 'scores'}"
         table = folder / "scores.csv"
-        ended = score(ddpo, url, model_dir, pictures, prompts, table, cache)
+        ended = score(ddpo, url, model_dir, images, prompts, table, cache)
         assert ended.returncode == 0, ended.stderr + log.read_text()
         print(ended.stdout.strip().replace(str(folder), "DIR"))
     finally:
@@ -184,14 +184,14 @@ def check(ddpo: Path, folder: Path) -> None:
         assert row["answer"] == answer, f"here it says: {answer}"
         assert float(row["reward"]) == float(want in answer)
     assert {row["reward"] for row in scored} == {"0", "1"}
-    assert len({row["answer"] for row in scored}) > 1, "the picture matters"
-    print("every answer is the one that model.generate gives for the picture")
+    assert len({row["answer"] for row in scored}) > 1, "the image matters"
+    print("every answer is the one that model.generate gives for the image")
 
     again = folder / "again.csv"
-    ended = score(ddpo, url, model_dir, pictures, prompts, again, cache, "reward.offline=true")
+    ended = score(ddpo, url, model_dir, images, prompts, again, cache, "reward.offline=true")
     assert ended.returncode == 0 and rows(again) == scored, ended.stderr
     print("server gone, from the cache: the same table")
-    ended = score(ddpo, url, model_dir, pictures, prompts, again, "reward.vlm.deadline=1")
+    ended = score(ddpo, url, model_dir, images, prompts, again, "reward.vlm.deadline=1")
     assert ended.returncode == 4 and "Connection refused" in ended.stderr, ended.stderr
     print("server gone, without the cache: exit 4")
 

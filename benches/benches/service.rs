@@ -1,7 +1,7 @@
 //! Whether scoring hides behind sampling, and sampling behind scoring: `ddpo run` against a chat server that takes
 //! a fixed time for each answer.
 //!
-//! An epoch's pictures cannot be had in less than the longer of the two: sampling by itself, or `n · latency / N`
+//! An epoch's images cannot be had in less than the longer of the two: sampling by itself, or `n · latency / N`
 //! for `n` questions of which the server answers `N` at a time. Both are compared with what the epoch took from
 //! its first latent to its last score.
 
@@ -74,7 +74,7 @@ fn main() -> Result<()> {
         &["reward.kind=colourfulness".to_owned()],
     )?;
     println!(
-        "{SAMPLES} pictures in batches of {BATCH}, {IN_FLIGHT} requests in flight; sampling alone {:.2} s",
+        "{SAMPLES} images in batches of {BATCH}, {IN_FLIGHT} requests in flight; sampling alone {:.2} s",
         alone.sampling
     );
     println!(

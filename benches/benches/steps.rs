@@ -11,7 +11,7 @@ use ddpo_reward::{Colourfulness, JpegCompressibility, Reward};
 use ddpo_rl::{Baseline, PromptStats};
 use ddpo_sched::{Ddim, LogProb, NoiseSchedule, Sampler, ScheduleConfig};
 
-/// As many pictures and latents as an epoch of the preset `pocket` has.
+/// As many images and latents as an epoch of the preset `pocket` has.
 const BATCH: usize = 64;
 
 fn tables(criterion: &mut Criterion) {
@@ -57,15 +57,15 @@ fn advantages(criterion: &mut Criterion) {
 }
 
 fn rewards(criterion: &mut Criterion) {
-    let (pictures, prompts) = (scenes(BATCH).expect("the shipped artwork"), animals(BATCH));
+    let (images, prompts) = (scenes(BATCH).expect("the shipped artwork"), animals(BATCH));
     let mut group = criterion.benchmark_group("rewards");
     group.throughput(Throughput::Elements(BATCH as u64));
     let mut jpeg = JpegCompressibility::new().expect("the codec");
-    group.bench_function("jpeg, 64 pictures", |bench| {
-        bench.iter(|| jpeg.score(&pictures, &prompts).expect("scores"));
+    group.bench_function("jpeg, 64 images", |bench| {
+        bench.iter(|| jpeg.score(&images, &prompts).expect("scores"));
     });
-    group.bench_function("colourfulness, 64 pictures", |bench| {
-        bench.iter(|| Colourfulness.score(&pictures, &prompts).expect("scores"));
+    group.bench_function("colourfulness, 64 images", |bench| {
+        bench.iter(|| Colourfulness.score(&images, &prompts).expect("scores"));
     });
     group.finish();
 }

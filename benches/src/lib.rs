@@ -1,13 +1,13 @@
-//! What the benches work on: the shipped pocket model, pictures of its world, and two optimisers with equal work.
+//! What the benches work on: the shipped pocket model, images of its world, and two optimisers with equal work.
 //!
 //! Nothing here is timed; the benches are in `benches/`, the same work in Python in `peers/`.
 
+mod images;
 mod optimizers;
-mod pictures;
 mod pocket;
 
+pub use images::{animals, scenes};
 pub use optimizers::Optimizers;
-pub use pictures::{animals, scenes};
 pub use pocket::{Pairs, Pocket};
 
 /// Whatever a crate reports: a bench ends with it.

@@ -3,7 +3,7 @@
     cargo build -p ddpo-cli
     python tests/golden/_export_in_diffusers.py target/debug/ddpo
 
-Each export is loaded as users of diffusers load it, and must give the picture that `ddpo sample` gives of the
+Each export is loaded as users of diffusers load it, and must give the image that `ddpo sample` gives of the
 same files from the same noise: every latent to 1e-4 of the largest, every pixel to one step of 255. The model
 before training, from the same noise, must not.
 """
@@ -54,7 +54,7 @@ class Given(DDIMScheduler):
 
 
 def drawn(model, lora, trace):
-    """The same in diffusers: latents after every step, and the picture."""
+    """The same in diffusers: latents after every step, and the image."""
     pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None)
     if lora:
         pipe.load_lora_weights(lora)
@@ -75,9 +75,9 @@ def drawn(model, lora, trace):
 
 
 def differences(model, lora, trace):
-    latents, picture = drawn(model, lora, trace)
+    latents, image = drawn(model, lora, trace)
     expected = trace["latents"][1:]
-    levels = numpy.abs(picture * 255 - trace["images"].numpy().astype(float)).max()
+    levels = numpy.abs(image * 255 - trace["images"].numpy().astype(float)).max()
     return ((latents - expected).abs().max() / expected.abs().max()).item(), levels
 
 
@@ -97,7 +97,7 @@ def main():
             out = folder / f"{run}-{format}"
             ddpo("export", folder / run, "--format", format, "--out", out)
             model, lora = out if has_model else MODEL, out if has_factors else None
-            trace = sampled(model, lora, folder / f"{run}-{format}-pictures")
+            trace = sampled(model, lora, folder / f"{run}-{format}-images")
             latents, levels = differences(model, lora, trace)
             before, _ = differences(MODEL, None, trace)
             print(f"{run}, {format}: latents {latents:.2e}, pixels {levels:.2f} of 255; before training {before:.2e}")

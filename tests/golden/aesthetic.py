@@ -2,15 +2,15 @@
 
 Writes `aesthetic/`:
 - `head.safetensors`: the five layers in the names of LAION's file, 24 numbers wide at the start
-- `scores.safetensors`: `embeddings` and `scores` of the head alone; `pictures` and `twice`, the scores of the first
-  eight pictures of `clip_vision.py` as CLIP's processor gives them to the tower, divided by 255 once and twice
+- `scores.safetensors`: `embeddings` and `scores` of the head alone; `images` and `twice`, the scores of the first
+  eight images of `clip_vision.py` as CLIP's processor gives them to the tower, divided by 255 once and twice
 """
 
 import os
 import pathlib
 
 import torch
-from clip_vision import picture, size
+from clip_vision import image, size
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPVisionModelWithProjection
@@ -54,7 +54,7 @@ if __name__ == "__main__":
     embeddings = torch.randn(100, WIDTH, generator=generator)
     tower = CLIPVisionModelWithProjection.from_pretrained(TOWER).eval()
     sides = dict(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
-    images = [Image.fromarray(picture(i, *size(i))) for i in range(8)]
+    images = [Image.fromarray(image(i, *size(i))) for i in range(8)]
     out = {"embeddings": embeddings}
     with torch.no_grad():
         out["scores"] = head(embeddings)[:, 0]

@@ -1,4 +1,4 @@
-"""CLIP's image tower as transformers runs it on a small seeded model, and its image processor on 50 pictures.
+"""CLIP's image tower as transformers runs it on a small seeded model, and its image processor on 50 images.
 
 Writes `clip_vision/`:
 - `config.json`, `model.safetensors`: the model with projection, as transformers saves it
@@ -6,7 +6,7 @@ Writes `clip_vision/`:
   each; `last_hidden_state`, `image_embeds`, and `grad`, that of `(image_embeds * probe).sum()` by `pixels`
 - `pictures.safetensors`: for each of 50 pictures of odd sizes, made by `picture()` below: `sizes` (height, width),
   `crc32` of the processor's 224 x 224 x 3 bytes, `samples`, its bytes at every 151st place, and for the first
-  picture `pixel_values`
+  image `pixel_values`
 """
 
 import pathlib
@@ -21,10 +21,10 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 OUT = pathlib.Path(__file__).parent / "clip_vision"
-N_PICTURES = 50
+N_IMAGES = 50
 
 
-def picture(i, height, width):
+def image(i, height, width):
     """Integers only, so that the test makes the same bytes: a gradient, stripes, or noise."""
     y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing="ij")
     y, x, c = (a.astype(np.uint32) for a in (y, x, c))
@@ -40,18 +40,18 @@ def picture(i, height, width):
 
 
 def size(i):
-    """Odd sides from 17 to about 700; every fifth picture is tall and narrow."""
+    """Odd sides from 17 to about 700; every fifth image is tall and narrow."""
     height, width = 17 + (i * 97) % 480 // 2 * 2, 19 + (i * 61) % 340 // 2 * 2
     return (2 * height + 1, width) if i % 5 == 4 else (height, width)
 
 
-def pictures():
+def images():
     processor = CLIPImageProcessorPil()
     bytes_only = CLIPImageProcessorPil(do_rescale=False, do_normalize=False)
     sizes, checksums, samples, out = [], [], [], {}
-    for i in range(N_PICTURES):
+    for i in range(N_IMAGES):
         height, width = size(i)
-        image = Image.fromarray(picture(i, height, width))
+        image = Image.fromarray(image(i, height, width))
         square = np.asarray(bytes_only(image, return_tensors="np").pixel_values[0])
         square = np.ascontiguousarray(square.transpose(1, 2, 0)).astype(np.uint8)
         assert square.shape == (224, 224, 3)
@@ -99,4 +99,4 @@ if __name__ == "__main__":
     OUT.mkdir(exist_ok=True)
     torch.set_num_threads(1)
     model()
-    pictures()
+    images()

@@ -1,8 +1,8 @@
-//! The pictures of clip_vision.py, made again by the tests that read what became of them.
+//! The images of clip_vision.py, made again by the tests that read what became of them.
 
-/// The bytes of picture `i`, `picture()` there.
+/// The bytes of image `i`, `image()` there.
 #[allow(dead_code)] // not by every test that includes this
-pub fn picture(i: u32, height: u32, width: u32) -> Vec<u8> {
+pub fn image(i: u32, height: u32, width: u32) -> Vec<u8> {
     let mut bytes = Vec::with_capacity((height * width * 3) as usize);
     for y in 0..height {
         for x in 0..width {
@@ -26,7 +26,7 @@ pub fn picture(i: u32, height: u32, width: u32) -> Vec<u8> {
     bytes
 }
 
-/// Height and width of picture `i`, `size()` there.
+/// Height and width of image `i`, `size()` there.
 #[allow(dead_code)] // not by every test that includes this
 pub fn size(i: u32) -> (u32, u32) {
     let (height, width) = (17 + (i * 97) % 480 / 2 * 2, 19 + (i * 61) % 340 / 2 * 2);

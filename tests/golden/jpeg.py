@@ -1,13 +1,13 @@
-"""Pictures, the JPEG files that Pillow makes of them, and their colourfulness by numpy.
+"""Images, the JPEG files that Pillow makes of them, and their colourfulness by numpy.
 
 Writes `jpeg/images.bin` (lossless WebP files, one after another) and `jpeg/expected.json`, an entry a
-picture: name, height, width, length in images.bin, bytes and CRC-32 of Pillow's file, colourfulness.
+image: name, height, width, length in images.bin, bytes and CRC-32 of Pillow's file, colourfulness.
 
-Besides noise, flat pictures and drawn faces there are 40 drawings of Noto Emoji (Apache-2.0) and Fluent Emoji
+Besides noise, flat images and drawn faces there are 40 drawings of Noto Emoji (Apache-2.0) and Fluent Emoji
 (MIT), from the sheets of ddpo-pocket; crates/ddpo-pocket/assets/artwork/LICENSES.md names the authors.
 
 Everything is drawn with whole numbers (Pillow resizes bytes in fixed point), so that another machine
-regenerates the same pictures.
+regenerates the same images.
 """
 
 import io
@@ -94,7 +94,7 @@ def drawing(sheet, cell, ground):
     return np.asarray(image)
 
 
-def pictures():
+def images():
     for i in range(60):
         height, width = (int(v) for v in RNG.integers(16, 65, 2)) if i >= 12 else (64, 64)
         yield f"photograph/{i}", photograph(height, width, (1, 2, 3)[i % 3])
@@ -143,7 +143,7 @@ def main():
     OUT.mkdir(exist_ok=True)
     entries = []
     with open(OUT / "images.bin", "wb") as images:
-        for name, pixels in pictures():
+        for name, pixels in images():
             lossless, jpeg = io.BytesIO(), jpeg_file(pixels)
             Image.fromarray(pixels).save(lossless, "WEBP", lossless=True, quality=100, method=6, exact=True)
             images.write(lossless.getvalue())
@@ -158,7 +158,7 @@ def main():
             })
     lines = ",\n".join(json.dumps(e) for e in entries)
     (OUT / "expected.json").write_text(f"[\n{lines}\n]\n")
-    print(f"{len(entries)} pictures, {(OUT / 'images.bin').stat().st_size} bytes")
+    print(f"{len(entries)} images, {(OUT / 'images.bin').stat().st_size} bytes")
 
 
 if __name__ == "__main__":

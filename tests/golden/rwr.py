@@ -3,7 +3,7 @@
 Computed by torch's autograd over diffusers' UNet in f64 from f32 inputs, and rounded to f32 at the end.
 
 Writes `rwr/`:
-- `posterior.safetensors`: pictures as bytes, and the VAE's posterior of them in the scale of the UNet
+- `posterior.safetensors`: images as bytes, and the VAE's posterior of them in the scale of the UNet
 - `batch.safetensors`: clean latents, noise, timesteps, conditioning and weights; the loss of each sample, guided
   and not
 - `grads.safetensors`: gradients of every UNet weight, `<which>.<name>`: `mean` of `loss.mean()`, the ordinary

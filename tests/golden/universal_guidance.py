@@ -2,9 +2,9 @@
 
 The formulas are those of Bansal et al. 2023, algorithm 1, and of `ddim_with_grad.py` of the official code, branch
 `guidance_3`, in which `selected` is the objective; the step is diffusers' DDIM. The objective is minus the mean
-squared distance of the decoded picture from a target.
+squared distance of the decoded image from a target.
 
-Writes `universal_guidance/trajectory.safetensors`: what it was given (target picture, conditioning, all noise) and
+Writes `universal_guidance/trajectory.safetensors`: what it was given (target image, conditioning, all noise) and
 the latents after every step; `plain` is x_0 of the same noise with a weight of 0. Numbers are in `numbers.json`.
 """
 
@@ -36,8 +36,8 @@ def walk(made, given, weight):
             x = x.detach().requires_grad_(True)
             eps = guided(made.unet, x, t, given["cond"], given["uncond"])
             x_0 = (x - (1 - here).sqrt() * eps) / here.sqrt()
-            picture = made.vae.decode(x_0 / made.vae.config.scaling_factor).sample
-            selected = -((picture - given["target"]) ** 2).mean(dim=(1, 2, 3))
+            image = made.vae.decode(x_0 / made.vae.config.scaling_factor).sample
+            selected = -((image - given["target"]) ** 2).mean(dim=(1, 2, 3))
             grad = torch.autograd.grad(selected.sum(), x)[0] * weight
             with torch.no_grad():
                 eps = eps - (1 - here).sqrt() * grad

@@ -17,16 +17,16 @@ use serde_json::{Value, json};
 pub struct Asked {
     /// How many came before.
     pub number: usize,
-    /// The text beside the picture.
+    /// The text beside the image.
     pub question: String,
-    /// The picture as a `data:` address.
+    /// The image as a `data:` address.
     pub image: String,
     /// When it came.
     pub at: Instant,
 }
 
 impl Asked {
-    /// A number that only the picture decides.
+    /// A number that only the image decides.
     pub fn hash(&self) -> u32 {
         crc32fast::hash(self.image.as_bytes())
     }

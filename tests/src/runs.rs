@@ -37,9 +37,9 @@ pub fn same_bytes(a: &Path, b: &Path, epochs: usize) {
         .map(|file| format!("{last}/{file}"))
         .collect();
     files.push("samples.csv".to_owned());
-    // Evaluations and progress pictures, where there are any.
-    let pictures = (0..=epochs).map(|epoch| format!("samples/epoch-{epoch:06}.png"));
-    let more = pictures.chain(["eval.csv".to_owned()]);
+    // Evaluations and progress images, where there are any.
+    let images = (0..=epochs).map(|epoch| format!("samples/epoch-{epoch:06}.png"));
+    let more = images.chain(["eval.csv".to_owned()]);
     files.extend(more.filter(|file| a.join(file).exists() || b.join(file).exists()));
     for file in files {
         let [left, right] = [a, b].map(|run| fs::read(run.join(&file)).expect(&file));

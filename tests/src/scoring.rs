@@ -1,4 +1,4 @@
-//! `ddpo score` of two pictures.
+//! `ddpo score` of two images.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,29 +6,29 @@ use std::process::Command;
 
 use crate::{Ended, command, ddpo, ended, golden, text, tiny_model};
 
-/// Prompts, a line a picture.
+/// Prompts, a line an image.
 pub const PROMPTS: [&str; 2] = ["a dog riding a bike", "a cat"];
 
-/// Two pictures of the tiny model and a prompt for each, in a folder that is gone with this value.
+/// Two images of the tiny model and a prompt for each, in a folder that is gone with this value.
 pub struct Scoring {
     /// The folder.
     pub folder: tempfile::TempDir,
-    /// Where the pictures are.
-    pub pictures: PathBuf,
+    /// Where the images are.
+    pub images: PathBuf,
 }
 
 impl Default for Scoring {
     fn default() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let pictures = folder.path().join("pictures");
+        let images = folder.path().join("images");
         let model = tiny_model();
         let args = ["sample", "--model", text(&model), "--steps", "1"];
         let prompts = ["--prompt", "cat", "--prompt", "dog"];
-        let out = ["--out", text(&pictures)];
+        let out = ["--out", text(&images)];
         ddpo(args.into_iter().chain(prompts).chain(out)).expect(0, &[]);
         let lines = PROMPTS.join("\n") + "\n";
         fs::write(folder.path().join("prompts.txt"), lines).expect("a file");
-        Self { folder, pictures }
+        Self { folder, images }
     }
 }
 
@@ -38,27 +38,27 @@ impl Scoring {
         self.folder.path().join(name)
     }
 
-    /// Pictures and prompts of one's own; only the names' order counts.
-    pub fn of(pictures: &[image::RgbImage], prompts: &[String]) -> Self {
+    /// Images and prompts of one's own; only the names' order counts.
+    pub fn of(images: &[image::RgbImage], prompts: &[String]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let there = folder.path().join("pictures");
+        let there = folder.path().join("images");
         fs::create_dir(&there).expect("a folder");
-        for (i, picture) in pictures.iter().enumerate() {
-            picture
+        for (i, image) in images.iter().enumerate() {
+            image
                 .save(there.join(format!("{i:03}.png")))
                 .expect("a file");
         }
         let lines = prompts.join("\n") + "\n";
         fs::write(folder.path().join("prompts.txt"), lines).expect("a file");
-        let pictures = there;
-        Self { folder, pictures }
+        let images = there;
+        Self { folder, images }
     }
 
     /// `ddpo score` with `--set` for each pair; writes `out.csv`.
     pub fn command(&self, reward: &str, set: &[String]) -> Command {
         let (prompts, out) = (self.path("prompts.txt"), self.path("out.csv"));
         let mut args = vec!["score", "--reward", reward, "--images"];
-        args.extend([text(&self.pictures), "--prompts", text(&prompts)]);
+        args.extend([text(&self.images), "--prompts", text(&prompts)]);
         args.extend(["--out", text(&out)]);
         args.extend(set.iter().flat_map(|pair| ["--set", pair.as_str()]));
         command(args)

@@ -1,4 +1,4 @@
-//! `ddpo score --reward vlm-bertscore`: a server describes pictures, and an encoder compares that with the prompts.
+//! `ddpo score --reward vlm-bertscore`: a server describes images, and an encoder compares that with the prompts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,8 +24,8 @@ fn golden(net: &str) -> (PathBuf, i64, Vec<(String, String, f64)>) {
     (folder, layer, pairs.collect())
 }
 
-/// Any picture, as often as asked.
-fn pictures(folder: &Path, n: usize) -> Vec<PathBuf> {
+/// Any image, as often as asked.
+fn images(folder: &Path, n: usize) -> Vec<PathBuf> {
     let (out, model) = (folder.join("sample"), tiny_model());
     let args = [
         "sample",
@@ -43,7 +43,7 @@ fn pictures(folder: &Path, n: usize) -> Vec<PathBuf> {
     let png = entries
         .map(|e| e.path())
         .find(|p| p.extension().is_some_and(|e| e == "png"));
-    vec![png.expect("a picture"); n]
+    vec![png.expect("an image"); n]
 }
 
 fn score(folder: &Path, images: &[PathBuf], prompts: &[&str], set: &[String]) -> Ended {
@@ -74,12 +74,12 @@ fn recall_of_the_prompt_in_the_answer_is_that_of_bert_score() {
         let set = [
             format!("reward.vlm.url={}", server.url()),
             "reward.vlm.model=m".to_owned(),
-            // One after the other, so that the server knows which picture it is.
+            // One after the other, so that the server knows which image it is.
             "reward.vlm.in_flight=1".to_owned(),
             format!("reward.vlm.encoder={}", encoder.display()),
             format!("reward.vlm.encoder_layer={layer}"),
         ];
-        let images = pictures(folder.path(), pairs.len());
+        let images = images(folder.path(), pairs.len());
         let prompts: Vec<&str> = pairs.iter().map(|(_, asked, _)| asked.as_str()).collect();
         score(folder.path(), &images, &prompts, &set).expect(0, &[]);
         let rewards = rewards(folder.path());
@@ -107,7 +107,7 @@ fn the_code_s_wording_asks_and_compares_as_the_code_does() {
         format!("reward.vlm.encoder={}", encoder.display()),
         format!("reward.vlm.encoder_layer={layer}"),
     ];
-    let images = pictures(folder.path(), 2);
+    let images = images(folder.path(), 2);
     score(folder.path(), &images, &["a dog", "a cat"], &set).expect(0, &[]);
     let rewards = rewards(folder.path());
     assert!(
@@ -131,7 +131,7 @@ fn without_an_encoder_it_says_which_files_from_where_and_how_large() {
         "reward.vlm.encoder={}",
         folder.path().join("nowhere").display()
     );
-    fs::copy(&pictures(folder.path(), 1)[0], &image[0]).expect("a file");
+    fs::copy(&images(folder.path(), 1)[0], &image[0]).expect("a file");
     let ended = score(
         folder.path(),
         &image,

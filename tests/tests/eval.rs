@@ -127,7 +127,7 @@ fn several_experiments_are_one_queue_that_goes_on_and_ends_in_an_index() {
     assert!(!index.contains("Not finished"));
     // Each experiment has two figures of the reward and four of the panel, whose judge does not know this model's world.
     assert_eq!(index.matches("<svg").count(), 2 * (2 + 4));
-    assert_eq!(index.matches("Pictures through training").count(), 2);
+    assert_eq!(index.matches("Images through training").count(), 2);
 
     // Of other settings than these no folder is taken, and all are named before one of them runs.
     let refused = ddpo_tests::ended(reproduce(&out).args(["--set", "rl.lr=1e-5"]));

@@ -66,7 +66,7 @@ fn a_fully_trained_model_comes_out_as_a_pipeline_with_the_weights_of_the_last_ch
     assert_eq!(exported, learned);
     let base = read_all(&tiny_model().join(UNET)).expect("weights");
     assert!(base.keys().eq(exported.keys()) && base != exported);
-    let to = folder.path().join("pictures");
+    let to = folder.path().join("images");
     let (after, before) = (sampled(&out, None, &to), sampled(&tiny_model(), None, &to));
     assert!(difference(&after, &before) > 1e-2);
 
@@ -88,7 +88,7 @@ fn low_rank_factors_come_out_alone_beside_the_model_and_merged_and_sample_alike(
     ];
     let run = trained(folder.path(), &lora);
     let [alone, beside, merged, to] =
-        ["lora", "diffusers", "merged", "pictures"].map(|name| folder.path().join(name));
+        ["lora", "diffusers", "merged", "images"].map(|name| folder.path().join(name));
     for out in [&alone, &beside, &merged] {
         let format = out
             .file_name()

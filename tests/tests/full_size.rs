@@ -1,7 +1,7 @@
 //! Stable Diffusion v1.4 at its own size against diffusers 0.42.1 and transformers 5.23.0, in f32 and bf16.
 //!
 //! Needs 5 GB of disk and 10 GB of memory, and so runs only where `DDPO_FULL_SIZE` names the folder that
-//! `tests/full_size/generate.py` has written. In bf16 full pictures take minutes a stage where there are no bf16
+//! `tests/full_size/generate.py` has written. In bf16 full images take minutes a stage where there are no bf16
 //! units: they run where `generate.py --bf16` has been, small ones always.
 
 use std::collections::BTreeMap;
@@ -237,7 +237,7 @@ fn in_bf16_every_output_is_as_close_to_f32_as_that_of_diffusers() {
 }
 
 #[test]
-fn in_bf16_full_pictures_are_as_close_to_f32_as_those_of_diffusers() {
+fn in_bf16_full_images_are_as_close_to_f32_as_those_of_diffusers() {
     let Some(folder) = folder() else { return };
     if !folder.join(IN_BF16).is_file() {
         println!(

@@ -91,7 +91,7 @@ fn a_guided_trajectory_is_that_of_diffusers() {
     let difference = made["images"].to_kind(Kind::Int) - expected["images"].to_kind(Kind::Int);
     assert!(
         difference.abs().max().int64_value(&[]) <= 2,
-        "pictures differ"
+        "images differ"
     );
     assert!(folder.path().join("0002.png").is_file());
 }

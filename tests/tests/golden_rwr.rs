@@ -67,7 +67,7 @@ fn number(file: &str, key: &str) -> f64 {
 }
 
 #[test]
-fn pictures_are_encoded_to_the_posterior_of_diffusers() {
+fn images_are_encoded_to_the_posterior_of_diffusers() {
     let golden = read("rwr/posterior.safetensors");
     let bytes = golden["images"].flatten(0, -1).contiguous();
     let bytes = Vec::<u8>::try_from(&bytes).unwrap();
@@ -246,7 +246,7 @@ impl NoiseSource for Given {
 }
 
 /// Latents after each step under universal guidance of this weight.
-fn guided_by_a_picture(weight: f64) -> Tensor {
+fn guided_by_a_image(weight: f64) -> Tensor {
     const TOLD: &str = "universal_guidance/numbers.json";
     let tensors = read("universal_guidance/trajectory.safetensors");
     let whole = model();
@@ -302,10 +302,10 @@ fn guided_by_a_picture(weight: f64) -> Tensor {
 fn universal_guidance_with_self_recurrence_is_that_of_the_reference() {
     let golden = read("universal_guidance/trajectory.safetensors");
     let weight = number("universal_guidance/numbers.json", "weight");
-    let latents = guided_by_a_picture(weight);
+    let latents = guided_by_a_image(weight);
     let worst = check("latents", &latents, &golden["latents"], 1e-4);
     println!("guided latents: relative difference {worst:.2e}");
-    let plain = guided_by_a_picture(0.0).get(10);
+    let plain = guided_by_a_image(0.0).get(10);
     let worst = check("unguided", &plain, &golden["plain"], 1e-4);
     println!("unguided latents: relative difference {worst:.2e}");
     let moved = (plain - latents.get(10)).abs().max().double_value(&[]);

@@ -101,7 +101,7 @@ fn guidance_raises_the_reward_and_trains_nothing() {
 }
 
 #[test]
-fn without_weight_and_with_the_sampler_s_numbers_the_pictures_are_those_of_the_plain_sampler() {
+fn without_weight_and_with_the_sampler_s_numbers_the_images_are_those_of_the_plain_sampler() {
     let case = Case::new();
     let set = [
         "guidance.weight=0",

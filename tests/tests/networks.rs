@@ -82,12 +82,12 @@ fn the_aesthetic_score_comes_from_the_folder_that_is_named() {
     assert_ne!(case.scores(), once);
 }
 
-/// Pictures of the golden files' generator.
+/// Images of the golden files' generator.
 fn generated(n: u32) -> Vec<RgbImage> {
     let one = |i| {
         let (height, width) = generated::size(i);
-        let bytes = generated::picture(i, height, width);
-        RgbImage::from_raw(width, height, bytes).expect("a picture")
+        let bytes = generated::image(i, height, width);
+        RgbImage::from_raw(width, height, bytes).expect("an image")
     };
     (0..n).map(one).collect()
 }
@@ -102,7 +102,7 @@ fn near(name: &str, actual: &[f64], expected: &[f64], tolerance: f64) {
 
 /// Scores of CLIP's processor, tower and head by transformers and torch. Files: tests/golden/aesthetic.py.
 #[test]
-fn aesthetic_scores_of_pictures_in_files_are_those_of_the_reference() {
+fn aesthetic_scores_of_images_in_files_are_those_of_the_reference() {
     let scores = golden("aesthetic/scores.safetensors");
     let scores = ddpo_torch::weights::read_all(&scores).expect("golden scores");
     let case = Scoring::of(&generated(8), &vec![String::new(); 8]);
@@ -119,7 +119,7 @@ fn aesthetic_scores_of_pictures_in_files_are_those_of_the_reference() {
 
 /// Scores of BLIP, its cross-attending text encoder and the head. Files: tests/golden/image_reward.py.
 #[test]
-fn image_reward_scores_of_pictures_in_files_are_those_of_the_reference() {
+fn image_reward_scores_of_images_in_files_are_those_of_the_reference() {
     let rows = fs::read(golden("image_reward/scores.json")).expect("golden scores");
     let rows: Vec<Value> = serde_json::from_slice(&rows).expect("golden scores");
     let prompts: Vec<String> = rows
@@ -138,7 +138,7 @@ fn image_reward_scores_of_pictures_in_files_are_those_of_the_reference() {
 
 const ENCODER: (&str, i64) = ("text_encoders/bert", 3);
 
-/// Right in every number or in none, as the picture has it, and always with the picture's own number.
+/// Right in every number or in none, as the image has it, and always with the image's own number.
 fn answer(asked: &Asked) -> String {
     let hash = asked.hash();
     let text = match asked.question.as_str() {
@@ -170,7 +170,7 @@ fn run_shortly(out: &Path, set: &[String], fixed: &[&str]) -> Ended {
 }
 
 /// One run with all four as the parts of a sum, while the server fails on every fifth request: the answers say which
-/// picture a row is of, and each part is what the library makes of that picture and prompt.
+/// image a row is of, and each part is what the library makes of that image and prompt.
 #[test]
 fn a_run_trains_on_every_network_and_its_table_has_their_scores() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -238,13 +238,13 @@ fn check_rows(out: &Path, asked: &[(Asked, Reply)], weights: &Path) {
         let (prompt, hash) = (cell("prompt"), cell("answer").split('#').nth(1));
         let digits = hash.expect("a number").split(' ').next().expect("digits");
         let hash: u32 = digits.parse().expect("digits");
-        let of_picture = asked.iter().map(|(asked, _)| asked);
-        let (first, picture) = of_picture
+        let of_image = asked.iter().map(|(asked, _)| asked);
+        let (first, image) = of_image
             .filter(|asked| asked.hash() == hash)
             .map(|asked| (asked, decoded(asked)))
             .next()
-            .expect("a picture that was asked about");
-        let (height, width) = (picture.height() as usize, picture.width() as usize);
+            .expect("an image that was asked about");
+        let (height, width) = (image.height() as usize, image.width() as usize);
         let counted = hash.is_multiple_of(2);
         let animal = prompt.ends_with(" cats");
         let describing = Asked {
@@ -255,15 +255,11 @@ fn check_rows(out: &Path, asked: &[(Asked, Reply)], weights: &Path) {
         let expected = [
             (
                 "reward/aesthetic",
-                f64::from(aesthetic.score(&picture, height, width).expect("a score")),
+                f64::from(aesthetic.score(&image, height, width).expect("a score")),
             ),
             (
                 "reward/image-reward",
-                f64::from(
-                    liked
-                        .score(prompt, &picture, height, width)
-                        .expect("a score"),
-                ),
+                f64::from(liked.score(prompt, &image, height, width).expect("a score")),
             ),
             (
                 "reward/vlm-bertscore",
@@ -283,7 +279,7 @@ fn check_rows(out: &Path, asked: &[(Asked, Reply)], weights: &Path) {
     }
 }
 
-/// The score of an evaluation's panel is that of the reward of the same name, on the same pictures.
+/// The score of an evaluation's panel is that of the reward of the same name, on the same images.
 #[test]
 fn the_panel_has_the_aesthetic_score_where_it_is_asked_for() {
     let folder = tempfile::tempdir().expect("a folder");

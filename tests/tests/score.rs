@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ddpo_tests::chat_server::{ChatServer, Reply};
 use ddpo_tests::{Ended, ddpo, text, tiny_model};
 
-/// A folder of three pictures, two of one size, and a file of prompts.
+/// A folder of three images, two of one size, and a file of prompts.
 struct Case {
     folder: tempfile::TempDir,
 }
@@ -16,8 +16,8 @@ const PROMPTS: &str = "two cats\nthree dogs\neight wolves\n";
 impl Case {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let pictures = folder.path().join("pictures");
-        fs::create_dir(&pictures).expect("a folder");
+        let images = folder.path().join("images");
+        fs::create_dir(&images).expect("a folder");
         // From the tiny model, so that files are as `ddpo sample` writes them.
         for (name, seed, model) in [
             ("a", "1", tiny_model()),
@@ -43,11 +43,7 @@ impl Case {
             let png = entries
                 .map(|e| e.path())
                 .find(|p| p.extension().is_some_and(|e| e == "png"));
-            fs::copy(
-                png.expect("a picture"),
-                pictures.join(format!("{name}.png")),
-            )
-            .expect("a file");
+            fs::copy(png.expect("an image"), images.join(format!("{name}.png"))).expect("a file");
         }
         fs::write(folder.path().join("prompts.txt"), PROMPTS).expect("a file");
         Self { folder }
@@ -58,7 +54,7 @@ impl Case {
     }
 
     fn score(&self, reward: &str, set: &[&str]) -> Ended {
-        let [images, prompts, out] = ["pictures", "prompts.txt", "out.csv"].map(|n| self.path(n));
+        let [images, prompts, out] = ["images", "prompts.txt", "out.csv"].map(|n| self.path(n));
         let mut args = vec!["score", "--reward", reward, "--images", text(&images)];
         args.extend(["--prompts", text(&prompts), "--out", text(&out)]);
         args.extend(set.iter().flat_map(|pair| ["--set", *pair]));
@@ -68,10 +64,10 @@ impl Case {
     /// Rows of the table without the file's folder.
     fn rows(&self) -> Vec<String> {
         let table = fs::read_to_string(self.path("out.csv")).expect("a table");
-        let pictures = format!("{}/", self.path("pictures").display());
+        let images = format!("{}/", self.path("images").display());
         table
             .lines()
-            .map(|line| line.replace(&pictures, ""))
+            .map(|line| line.replace(&images, ""))
             .collect()
     }
 }
@@ -94,7 +90,7 @@ fn at(server: &ChatServer) -> String {
 const MODEL: &str = "reward.vlm.model=tiny";
 
 #[test]
-fn counting_asks_two_questions_about_each_picture_and_the_cache_repeats_them_offline() {
+fn counting_asks_two_questions_about_each_image_and_the_cache_repeats_them_offline() {
     let (case, server) = (Case::new(), two_wolves());
     let cache = format!("reward.cache={}", case.path("scores").display());
     let set = [at(&server), MODEL.to_owned(), cache];
@@ -192,7 +188,7 @@ fn nothing_written(case: &Case) {
 }
 
 #[test]
-fn what_is_missing_or_fails_is_told_with_the_key_and_the_picture() {
+fn what_is_missing_or_fails_is_told_with_the_key_and_the_image() {
     let case = Case::new();
     let vlm = [
         "`reward.vlm.url` is missing: expected the server's address",

@@ -167,7 +167,7 @@ fn the_divergence_from_the_first_policy_is_measured_and_grows_from_nothing() {
 }
 
 #[test]
-fn an_adapter_of_diffusers_changes_the_pictures_and_a_foreign_file_is_named() {
+fn an_adapter_of_diffusers_changes_the_images_and_a_foreign_file_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = tiny_model();
     let sample = |out: &Path, lora: &[&str]| {
@@ -188,8 +188,8 @@ fn an_adapter_of_diffusers_changes_the_pictures_and_a_foreign_file_is_named() {
     sample(&plain, &[]).expect(0, &[]);
     let adapter = root().join("tests/golden/sd_tiny/lora/pytorch_lora_weights.safetensors");
     sample(&adapted, &["--lora", text(&adapter)]).expect(0, &[]);
-    let picture = |folder: &Path| fs::read(folder.join("0000.png")).expect("a picture");
-    assert_ne!(picture(&plain), picture(&adapted));
+    let image = |folder: &Path| fs::read(folder.join("0000.png")).expect("an image");
+    assert_ne!(image(&plain), image(&adapted));
     let foreign = root().join("tests/golden/sd_tiny/forward.safetensors");
     sample(&plain, &["--lora", text(&foreign)]).expect(3, &["forward.safetensors"]);
 }

@@ -38,14 +38,14 @@ pub enum Command {
         after_help = "Example: ddpo reproduce configs/compressibility.toml --algorithms ddpo-is,rwr --seeds 3"
     )]
     Reproduce(ReproduceArgs),
-    /// Samples pictures from a model
+    /// Samples images from a model
     #[command(
-        after_help = "Example: ddpo sample --model pocket --prompt cat --prompt dog --steps 20 --out pictures"
+        after_help = "Example: ddpo sample --model pocket --prompt cat --prompt dog --steps 20 --out images"
     )]
     Sample(SampleArgs),
-    /// Scores pictures with a reward
+    /// Scores images with a reward
     #[command(
-        after_help = "Example: ddpo score --reward jpeg-compressibility --images pictures --out scores.csv"
+        after_help = "Example: ddpo score --reward jpeg-compressibility --images images --out scores.csv"
     )]
     Score(ScoreArgs),
     /// One update from a stored rollout, with its gradients
@@ -184,7 +184,7 @@ pub struct SampleArgs {
     /// Writes everything that the steps saw and made
     #[arg(long)]
     pub trace: Option<PathBuf>,
-    /// Folder for the pictures
+    /// Folder for the images
     #[arg(long)]
     pub out: PathBuf,
 }
@@ -202,10 +202,10 @@ pub struct ScoreArgs {
     /// Sets one key of the reward, as `reward.threads=2`; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Pictures, or folders of them
+    /// Images, or folders of them
     #[arg(long, required = true, num_args = 1..)]
     pub images: Vec<PathBuf>,
-    /// A line a picture, in their order
+    /// A line an image, in their order
     #[arg(long)]
     pub prompts: Option<PathBuf>,
     /// CSV file to write
@@ -254,7 +254,7 @@ pub struct EvalArgs {
     /// Prompt set, as `unseen-animals`; those of the run's own evaluations when not given
     #[arg(long, value_name = "SET")]
     pub prompts: Option<String>,
-    /// Pictures of each set, before and after; as many as in the run's own evaluations when not given
+    /// Images of each set, before and after; as many as in the run's own evaluations when not given
     #[arg(long)]
     pub samples: Option<u64>,
     /// Seed of prompts' noise; the run's when not given

@@ -133,7 +133,7 @@ fn print(out: &Path, plan: &Plan, epochs: u64) -> Result<()> {
             continue;
         };
         println!(
-            "{}, {name}: {} pictures before training and after epoch {epochs}, same prompts, same noise",
+            "{}, {name}: {} images before training and after epoch {epochs}, same prompts, same noise",
             plan.label(),
             before.rows.len()
         );

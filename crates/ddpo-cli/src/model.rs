@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ddpo_model::{
-    Files, ImageDecoder, Lora, LoraConfig, Named, PromptEncoder, StableDiffusion, Unet, UnetPolicy,
+    Files, ImageCodec, Lora, LoraConfig, Named, PromptEncoder, StableDiffusion, Unet, UnetPolicy,
 };
 use ddpo_sched::{Conditioned, DenoiseInput, Denoiser, Guided, ScheduleConfig};
 use ddpo_train::{LossScale, ParamSet, Persist, Policy, StateReader, StateWriter};
@@ -24,8 +24,8 @@ pub struct Model {
     pub policy: Box<dyn Policy>,
     /// Prompts to conditioning.
     pub prompts: PromptEncoder,
-    /// Latents to pictures.
-    pub images: ImageDecoder,
+    /// Latents to images.
+    pub images: ImageCodec,
     /// Shape of one latent.
     pub latent_shape: Vec<i64>,
     /// The noise schedule it was trained with.

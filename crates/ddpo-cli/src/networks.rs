@@ -205,7 +205,7 @@ mod tests {
         }
         let there = plan(folder.path());
         let mut reward = aesthetic(&there, Rescaling::Once).expect("a reward");
-        let images = Images::from_bytes(1, 8, 8, vec![90; 192]).expect("a picture");
+        let images = Images::from_bytes(1, 8, 8, vec![90; 192]).expect("an image");
         let scores = reward
             .score(&images, &[Prompt::new(0, "")])
             .expect("a score");

@@ -43,7 +43,7 @@ fn derived(plan: &Plan) -> Vec<String> {
             samples as u64 * plan.run.epochs
         ),
         format!(
-            "{samples} samples × {n_steps} steps × {} = {sampled} forward passes of one picture an epoch in sampling",
+            "{samples} samples × {n_steps} steps × {} = {sampled} forward passes of one image an epoch in sampling",
             guided(true)
         ),
     ];
@@ -67,7 +67,7 @@ fn derived(plan: &Plan) -> Vec<String> {
             updates * rwr.batch
         ),
         Method::Guidance(guidance) => format!(
-            "{} steps × {} repeats = {} gradients of the reward a picture, {} at a time; nothing is trained",
+            "{} steps × {} repeats = {} gradients of the reward an image, {} at a time; nothing is trained",
             guidance.steps,
             guidance.repeats,
             guidance.steps * guidance.repeats,

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use ddpo_model::ImageDecoder;
+use ddpo_model::ImageCodec;
 use ddpo_reward::Prompt;
 use ddpo_sched::{Conditioned, Ddim, DenoiseInput, Sampler};
 use ddpo_torch::PeakMemory;
@@ -149,7 +149,7 @@ fn step(predict: &Conditioned<'_>, input: &Input) -> Result<()> {
     eps.map(drop).or_exit(Exit::Other, DOING)
 }
 
-fn decode(images: &ImageDecoder, latents: &Tensor) -> Result<()> {
+fn decode(images: &ImageCodec, latents: &Tensor) -> Result<()> {
     images.decode(latents).map(drop).or_exit(Exit::Other, DOING)
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use ddpo_eval::claims::ClaimsFile;
 use ddpo_eval::evals::measures;
-use ddpo_eval::parting::Rule;
-use ddpo_eval::pictures::{Png, ProgressSheet};
+use ddpo_eval::hacking_onset::Rule;
+use ddpo_eval::images::{Png, ProgressSheet};
 use ddpo_eval::report::{Entry, MetricChange, Pair, Report, RunSection, StandIn};
 use ddpo_eval::runs::Run;
 use ddpo_eval::table::Table;
@@ -116,7 +116,7 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
     Ok(Written { claims, entry })
 }
 
-/// Pictures of the first run of each algorithm.
+/// Images of the first run of each algorithm.
 fn progress(records: &[Record], sections: Vec<RunSection>) -> Vec<(Png, String)> {
     let mut shown = Vec::new();
     let first = |(record, section): (&Record, RunSection)| {
@@ -163,7 +163,7 @@ fn title(record: &Record) -> String {
 }
 
 fn section(record: &Record, folder: &Path) -> Result<RunSection> {
-    let doing = "cannot draw the pictures of the run";
+    let doing = "cannot draw the images of the run";
     let prompts = &record.config.progress.prompts;
     let sheet = read_sheet(&record.path, prompts).or_exit(Exit::Data, doing)?;
     let (mut progress, mut pairs) = (None, Vec::new());
@@ -204,10 +204,10 @@ fn before_and_after(sheet: &ProgressSheet, reward: &mut dyn Reward) -> Result<Ve
     let mut score = |images| {
         reward
             .score(images, &prompts)
-            .or_exit(Exit::Reward, "cannot score pictures")
+            .or_exit(Exit::Reward, "cannot score images")
     };
     let (before, after) = (score(first)?, score(last)?);
-    let png = |images, at| Png::of_image(images, at).or_exit(Exit::Other, "cannot draw a picture");
+    let png = |images, at| Png::of_image(images, at).or_exit(Exit::Other, "cannot draw an image");
     let pair = |(at, prompt): (usize, &String)| {
         Ok(Pair {
             prompt: prompt.clone(),

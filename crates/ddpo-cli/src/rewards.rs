@@ -14,7 +14,7 @@ use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::networks;
 use crate::similarity::Encoder;
 
-/// Rewards for the threads that score batches of so many pictures.
+/// Rewards for the threads that score batches of so many images.
 ///
 /// Requests to a chat server stay in flight while the last answers of a batch are waited for: there are as many
 /// threads as it takes for the next batches to fill the gap.

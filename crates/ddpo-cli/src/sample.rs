@@ -1,4 +1,4 @@
-//! `ddpo sample`: pictures from a model, and everything that the steps saw and made.
+//! `ddpo sample`: images from a model, and everything that the steps saw and made.
 
 use std::fs;
 use std::path::Path;
@@ -17,11 +17,11 @@ use crate::config::{DTYPES, ModelSource};
 use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::model::{self, Guidance, Model};
 
-/// Pixels that are decoded at a time, as the presets' `model.vae_slice` has it: 32 pictures of 64×64, one of
+/// Pixels that are decoded at a time, as the presets' `model.vae_slice` has it: 32 images of 64×64, one of
 /// 512×512.
 const DECODED: i64 = 32 * 64 * 64;
 
-/// Samples one picture for each prompt.
+/// Samples one image for each prompt.
 pub fn run(args: &SampleArgs) -> Result<Exit> {
     let device = ddpo_torch::device(&args.device).or_exit(Exit::Config, "--device")?;
     let kind = dtype(&args.dtype)?;
@@ -83,15 +83,15 @@ pub fn run(args: &SampleArgs) -> Result<Exit> {
         .images
         .decode(&latents)
         .or_exit(Exit::Data, "cannot decode the latents")?;
-    write_pictures(&args.out, &images, &args.prompt)?;
+    write_images(&args.out, &images, &args.prompt)?;
     if let Some(path) = &args.trace {
         trace.write(path, &sampler, &cond, &uncond, &images)?;
     }
-    println!("{} pictures in {}", images.len(), args.out.display());
+    println!("{} images in {}", images.len(), args.out.display());
     Ok(Exit::Done)
 }
 
-/// How many pictures are decoded at a time, of latents `[channels, height, width]`.
+/// How many images are decoded at a time, of latents `[channels, height, width]`.
 fn slice([_, height, width]: [i64; 3], factor: i64) -> i64 {
     let pixels = height * width * factor * factor;
     (DECODED / pixels.max(1)).max(1)
@@ -145,7 +145,7 @@ fn read_tensor(path: &Path, name: &str, shape: &[i64]) -> Result<Tensor> {
 }
 
 /// `0000.png`, `0001.png`, … and the prompts, a line each.
-fn write_pictures(folder: &Path, images: &Images, prompts: &[String]) -> Result<()> {
+fn write_images(folder: &Path, images: &Images, prompts: &[String]) -> Result<()> {
     let doing = || {
         format!(
             "cannot write to {}: choose another folder with --out",
@@ -155,9 +155,9 @@ fn write_pictures(folder: &Path, images: &Images, prompts: &[String]) -> Result<
     fs::create_dir_all(folder).or_exit(Exit::Config, doing())?;
     let (width, height) = (images.width() as u32, images.height() as u32);
     for (at, bytes) in images.iter_bytes().enumerate() {
-        let picture = RgbImage::from_raw(width, height, bytes.to_vec())
-            .ok_or_else(|| Failure::new(Exit::Other, "a picture is short"))?;
-        picture
+        let image = RgbImage::from_raw(width, height, bytes.to_vec())
+            .ok_or_else(|| Failure::new(Exit::Other, "an image is short"))?;
+        image
             .save(folder.join(format!("{at:04}.png")))
             .or_exit(Exit::Other, doing())?;
     }
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_are_decoded_as_many_at_a_time_as_in_a_run() {
+    fn images_are_decoded_as_many_at_a_time_as_in_a_run() {
         assert_eq!(slice([4, 64, 64], 8), 1, "preset lora");
         assert_eq!(slice([12, 8, 8], 8), 32, "preset pocket");
         assert_eq!(slice([4, 96, 96], 8), 1);

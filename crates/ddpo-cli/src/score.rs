@@ -1,4 +1,4 @@
-//! `ddpo score`: pictures in files, one reward each.
+//! `ddpo score`: images in files, one reward each.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -15,13 +15,13 @@ use crate::folder;
 use crate::rewards;
 use crate::train::failure;
 
-/// Endings of files that are pictures.
-const PICTURES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+/// Endings of files that are images.
+const IMAGES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
-/// Pictures that are scored as one batch, if they have one size.
+/// Images that are scored as one batch, if they have one size.
 const BATCH: usize = 32;
 
-/// Scores every picture and writes a CSV file with a row each: file, prompt, reward; then a column for each part
+/// Scores every image and writes a CSV file with a row each: file, prompt, reward; then a column for each part
 /// of a sum, and one for what a server or a program said.
 pub fn run(args: &ScoreArgs) -> Result<Exit> {
     let plan = plan(args)?;
@@ -56,7 +56,7 @@ pub fn run(args: &ScoreArgs) -> Result<Exit> {
     folder::write(&args.out, &text)?;
     let sum: f64 = scores.iter().map(|score| f64::from(score.value)).sum();
     println!(
-        "{} pictures, mean {} {:.4}, written to {}",
+        "{} images, mean {} {:.4}, written to {}",
         files.len(),
         worker.info().label(),
         sum / files.len() as f64,
@@ -76,7 +76,7 @@ fn plan(args: &ScoreArgs) -> Result<RewardPlan> {
     RewardPlan::alone(&args.reward, &set)
 }
 
-/// A score for each picture. Few batches are in memory at a time: one a thread, and one that is next.
+/// A score for each image. Few batches are in memory at a time: one a thread, and one that is next.
 fn score(
     worker: &RewardWorker,
     n_threads: usize,
@@ -112,28 +112,28 @@ fn score(
     Ok(scores)
 }
 
-/// The next pictures, as many as have the first one's size.
+/// The next images, as many as have the first one's size.
 fn batch(files: &[PathBuf]) -> Result<Images> {
     let mut size = None;
     let (mut n, mut bytes) = (0, Vec::new());
     for file in files.iter().take(BATCH) {
-        let doing = || format!("cannot read picture {}", file.display());
+        let doing = || format!("cannot read image {}", file.display());
         let its_size = image::image_dimensions(file).or_exit(Exit::Data, doing())?;
         if *size.get_or_insert(its_size) != its_size {
             break;
         }
-        let picture = image::open(file).or_exit(Exit::Data, doing())?.into_rgb8();
-        bytes.extend_from_slice(picture.as_raw());
+        let image = image::open(file).or_exit(Exit::Data, doing())?.into_rgb8();
+        bytes.extend_from_slice(image.as_raw());
         n += 1;
     }
     let (width, height) = size.unwrap_or_default();
     Images::from_bytes(n, height as usize, width as usize, bytes).or_exit(
         Exit::Data,
-        format!("cannot read picture {}", files[0].display()),
+        format!("cannot read image {}", files[0].display()),
     )
 }
 
-/// Pictures in the order given, those of a folder by name.
+/// Images in the order given, those of a folder by name.
 fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
@@ -146,31 +146,28 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         let mut inside: Vec<PathBuf> = entries
             .flatten()
             .map(|entry| entry.path())
-            .filter(|path| is_picture(path))
+            .filter(|path| is_image(path))
             .collect();
         inside.sort();
         files.extend(inside);
     }
     if files.is_empty() {
-        let message = format!(
-            "no pictures ({}) in what --images names",
-            PICTURES.join(", ")
-        );
+        let message = format!("no images ({}) in what --images names", IMAGES.join(", "));
         return Err(Failure::new(Exit::Data, message));
     }
     Ok(files)
 }
 
-fn is_picture(path: &Path) -> bool {
+fn is_image(path: &Path) -> bool {
     let extension = path
         .extension()
         .unwrap_or_default()
         .to_string_lossy()
         .to_lowercase();
-    PICTURES.contains(&extension.as_str())
+    IMAGES.contains(&extension.as_str())
 }
 
-/// A prompt a picture; empty ones without a file.
+/// A prompt an image; empty ones without a file.
 fn prompts(file: Option<&Path>, n: usize) -> Result<Vec<Prompt>> {
     let Some(file) = file else {
         return Ok(ddpo_reward::prompts::numbered(vec![String::new(); n]));
@@ -180,7 +177,7 @@ fn prompts(file: Option<&Path>, n: usize) -> Result<Vec<Prompt>> {
     let lines: Vec<&str> = text.lines().collect();
     if lines.len() != n {
         let message = format!(
-            "{shown} has {} lines, one for each of {n} pictures is needed",
+            "{shown} has {} lines, one for each of {n} images is needed",
             lines.len()
         );
         return Err(Failure::new(Exit::Data, message));

@@ -15,7 +15,7 @@ use crate::folder::RunFolder;
 use crate::manifest::Manifest;
 use crate::model;
 use crate::rewards;
-use crate::watch::{Console, Evaluation, Panel, Pictures, Screen, Tables, TensorBoard};
+use crate::watch::{Console, Evaluation, Panel, ProgressImages, Screen, Tables, TensorBoard};
 
 /// What somebody whose reward failed wants to know.
 fn kept(resume: bool) -> &'static str {
@@ -79,7 +79,7 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
     );
     let mut tables = Tables::new(&folder.path, rewards.parts(), plan.reward.kind.asks());
     let mut events = TensorBoard::new(&folder.path);
-    let mut pictures = Pictures::new(&folder.path, &plan.progress, seeds);
+    let mut images = ProgressImages::new(&folder.path, &plan.progress, seeds);
     let mut console = Console::new(job.screen, title.clone(), plan.run.epochs);
     let batch = plan.sampler.batch;
     let progress = (title.as_str(), job.screen, console.bar());
@@ -96,7 +96,7 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
         &mut tables,
         &mut events,
         &mut evaluation,
-        &mut pictures,
+        &mut images,
         &mut console,
     ];
     let mut context = Context {

@@ -1,4 +1,4 @@
-//! What can go wrong between a text or a picture and its embedding.
+//! What can go wrong between a text or an image and its embedding.
 
 use std::path::PathBuf;
 
@@ -46,9 +46,9 @@ pub enum Error {
         /// What the tokenizer said.
         reason: String,
     },
-    /// Bytes that are not the picture that they should be.
-    #[error("picture: {reason}")]
-    Picture {
+    /// Bytes that are not the image that they should be.
+    #[error("image: {reason}")]
+    Image {
         /// Size and bytes.
         reason: String,
     },

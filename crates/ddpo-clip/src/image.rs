@@ -1,4 +1,4 @@
-//! From pictures to what an image tower reads: shorter side to size, centre, normalised.
+//! From images to what an image tower reads: shorter side to size, centre, normalised.
 //!
 //! Two paths. The one from bytes is what the reference processors do, to the pixel: Pillow's bicubic filter widens when
 //! it shrinks (antialias) and rounds to bytes. The other is differentiable, for guidance by a score: libtorch's own
@@ -48,16 +48,16 @@ impl ClipImages {
         }
     }
 
-    /// The square of a picture as bytes: its shorter side resized to `size`, then the centre.
+    /// The square of an image as bytes: its shorter side resized to `size`, then the centre.
     ///
     /// `rgb` are the row-major bytes of `height` rows of `width` pixels; the result has `size * size * 3`.
     ///
     /// # Errors
-    /// [`Error::Picture`] unless there are `height * width * 3` bytes and at least one pixel.
+    /// [`Error::Image`] unless there are `height * width * 3` bytes and at least one pixel.
     pub fn square(&self, rgb: &[u8], height: usize, width: usize) -> Result<Vec<u8>> {
         if height * width == 0 || rgb.len() != height * width * 3 {
-            return Err(Error::Picture {
-                reason: format!("{} bytes are no picture of {width}x{height}", rgb.len()),
+            return Err(Error::Image {
+                reason: format!("{} bytes are no image of {width}x{height}", rgb.len()),
             });
         }
         let size = self.size.get() as usize;
@@ -72,30 +72,30 @@ impl ClipImages {
         Ok(square)
     }
 
-    /// What the tower reads of several pictures of one size, one after another in `rgb`.
+    /// What the tower reads of several images of one size, one after another in `rgb`.
     ///
     /// # Shapes
     /// - `rgb`: `n * height * width * 3` bytes
     /// - returns: `[n, 3, size, size]`, f32, on the CPU
     ///
     /// # Errors
-    /// [`Error::Picture`] if there is no pixel or the bytes are no whole number of pictures.
+    /// [`Error::Image`] if there is no pixel or the bytes are no whole number of images.
     pub fn pixels(&self, rgb: &[u8], height: usize, width: usize) -> Result<Tensor> {
         let size = self.size.get() as usize;
         let one = height * width * 3;
         if one == 0 || !rgb.len().is_multiple_of(one) {
-            return Err(Error::Picture {
-                reason: format!("{} bytes are no pictures of {width}x{height}", rgb.len()),
+            return Err(Error::Image {
+                reason: format!("{} bytes are no images of {width}x{height}", rgb.len()),
             });
         }
         let tables = tables();
         let n = rgb.len() / one;
         let mut values = vec![0_f32; n * 3 * size * size];
-        for (picture, out) in rgb
+        for (image, out) in rgb
             .chunks_exact(one)
             .zip(values.chunks_exact_mut(3 * size * size))
         {
-            let square = self.square(picture, height, width)?;
+            let square = self.square(image, height, width)?;
             for (channel, plane) in out.chunks_exact_mut(size * size).enumerate() {
                 for (value, pixel) in plane.iter_mut().zip(square.chunks_exact(3)) {
                     *value = tables[channel][usize::from(pixel[channel])];
@@ -106,7 +106,7 @@ impl ClipImages {
         Ok(Tensor::from_slice(&values).view(shape))
     }
 
-    /// The same of pictures in [0, 1], differentiable; [`pixels`](Self::pixels) differs by the rounding to bytes.
+    /// The same of images in [0, 1], differentiable; [`pixels`](Self::pixels) differs by the rounding to bytes.
     ///
     /// # Shapes
     /// - `images`: `[batch, 3, height, width]` in [0, 1], any device
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_without_pixels_or_with_others_bytes_is_refused() {
+    fn a_image_without_pixels_or_with_others_bytes_is_refused() {
         let images = ClipImages::new(8);
         assert!(images.pixels(&[], 0, 4).is_err());
         assert!(images.pixels(&[0; 47], 4, 4).is_err());

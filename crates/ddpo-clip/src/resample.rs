@@ -1,7 +1,7 @@
 //! Pillow's bicubic of bytes, bit for bit.
 //!
 //! Written out because no crate gives Pillow's bytes: `fast_image_resize` 6.1 keeps weights in 16 bits, which leaves
-//! 1 or 2 of 255 on most of the test's pictures, and always goes across first, which costs up to 18 where Pillow 13
+//! 1 or 2 of 255 on most of the test's images, and always goes across first, which costs up to 18 where Pillow 13
 //! goes down first; `image` 0.25 computes in f32 and does not round between the passes.
 //! What is computed is what Pillow 13's `src/libImaging/Resample.c` computes: weights in f64, kept with 22 bits after
 //! the point, a pass across and a pass down, each rounded to bytes.
@@ -89,7 +89,7 @@ struct Tap {
 /// A tap for each of `n_out` pixels along a side of `n_in`.
 fn taps(n_in: usize, n_out: usize) -> Vec<Tap> {
     let scale = n_in as f64 / n_out as f64;
-    // Antialias: the filter widens as it shrinks the picture, and never narrows.
+    // Antialias: the filter widens as it shrinks the image, and never narrows.
     let widening = scale.max(1.0);
     let reach = REACH * widening;
     let tap = |i: usize| {

@@ -1,4 +1,4 @@
-//! CLIP's image tower: a transformer over the patches of a picture.
+//! CLIP's image tower: a transformer over the patches of an image.
 
 use std::path::Path;
 
@@ -140,13 +140,13 @@ impl ClipVisionConfig {
         sizes.eps(self.layer_norm_eps)
     }
 
-    /// Patches of a picture.
+    /// Patches of an image.
     fn n_patches(&self) -> i64 {
         (self.image_size / self.patch_size).pow(2)
     }
 }
 
-/// The image tower with its projection: a picture in, its embedding in the space that texts share out.
+/// The image tower with its projection: an image in, its embedding in the space that texts share out.
 pub struct ClipVisionModel {
     class_embedding: Tensor,
     /// A convolution whose stride is its kernel.
@@ -235,7 +235,7 @@ impl ClipVisionModel {
     /// - returns: `[batch, projection_dim]`, in the weights' kind and on their device
     ///
     /// # Panics
-    /// On pictures of another size.
+    /// On images of another size.
     pub fn forward(&self, pixels: &Tensor) -> Tensor {
         let x = self.last_hidden_state(pixels);
         let class = self.post_layer_norm.forward(&x.select(1, 0));
@@ -271,7 +271,7 @@ impl ClipVisionModel {
         assert_eq!(
             size[1..],
             [3, self.image_size, self.image_size],
-            "pictures of another size"
+            "images of another size"
         );
         let patches = pixels
             .conv2d(

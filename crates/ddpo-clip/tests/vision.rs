@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ddpo_clip::{ClipImages, ClipVisionConfig, ClipVisionModel};
 use ddpo_torch::Store;
 use ddpo_torch::weights::{read_all, save};
-use generated::picture;
+use generated::image;
 use tch::{Device, Kind, Tensor};
 
 fn golden() -> PathBuf {
@@ -27,12 +27,12 @@ fn check(name: &str, actual: &Tensor, expected: &Tensor, tolerance: f64) {
     );
 }
 
-fn pictures() -> Vec<(usize, usize, Vec<u8>)> {
+fn images() -> Vec<(usize, usize, Vec<u8>)> {
     let sizes = &read_all(&golden().join("pictures.safetensors")).unwrap()["sizes"];
     (0..sizes.size()[0])
         .map(|i| {
             let (height, width) = (sizes.int64_value(&[i, 0]), sizes.int64_value(&[i, 1]));
-            let bytes = picture(i as u32, height as u32, width as u32);
+            let bytes = image(i as u32, height as u32, width as u32);
             (height as usize, width as usize, bytes)
         })
         .collect()
@@ -71,16 +71,16 @@ fn every_layer_is_that_of_transformers() {
     check("last", &states[2], &expected["last_hidden_state"], 1e-5);
 }
 
-/// Every byte of every picture: the checksum is of all of them, the samples say how far off they are.
+/// Every byte of every image: the checksum is of all of them, the samples say how far off they are.
 #[test]
-fn squares_are_pillow_s_byte_for_byte_on_fifty_pictures_of_odd_sizes() {
+fn squares_are_pillow_s_byte_for_byte_on_fifty_images_of_odd_sizes() {
     let expected = read_all(&golden().join("pictures.safetensors")).unwrap();
-    let images = ClipImages::new(224);
-    let pictures = pictures();
-    assert_eq!(pictures.len(), 50);
+    let clip = ClipImages::new(224);
+    let images = images();
+    assert_eq!(images.len(), 50);
     let (mut worst, mut exact) = (0, 0);
-    for (i, (height, width, rgb)) in pictures.iter().enumerate() {
-        let square = images.square(rgb, *height, *width).unwrap();
+    for (i, (height, width, rgb)) in images.iter().enumerate() {
+        let square = clip.square(rgb, *height, *width).unwrap();
         let samples: Vec<i64> = square.iter().step_by(151).map(|&b| b.into()).collect();
         let difference =
             Tensor::from_slice(&samples) - expected["samples"].get(i as i64).to_kind(Kind::Int64);
@@ -91,14 +91,14 @@ fn squares_are_pillow_s_byte_for_byte_on_fifty_pictures_of_odd_sizes() {
     assert_eq!(
         (worst, exact),
         (0, 50),
-        "largest difference and equal pictures"
+        "largest difference and equal images"
     );
 }
 
 #[test]
 fn pixel_values_are_those_of_the_processor() {
     let expected = &read_all(&golden().join("pictures.safetensors")).unwrap()["pixel_values"];
-    let (height, width, rgb) = &pictures()[0];
+    let (height, width, rgb) = &images()[0];
     let pixels = ClipImages::new(224).pixels(rgb, *height, *width).unwrap();
     let every_fourth = pixels
         .get(0)
@@ -110,17 +110,17 @@ fn pixel_values_are_those_of_the_processor() {
 /// In parts of 255: the path from bytes rounds twice, after going across and after going down.
 #[test]
 fn the_differentiable_path_differs_by_rounding() {
-    let images = ClipImages::new(224);
+    let clip = ClipImages::new(224);
     let std = Tensor::from_slice(&ddpo_clip::image::STD).view([1, 3, 1, 1]);
     let mut worst = 0.0_f64;
-    for (height, width, rgb) in pictures().iter().take(16) {
-        let pixels = images.pixels(rgb, *height, *width).unwrap();
+    for (height, width, rgb) in images().iter().take(16) {
+        let pixels = clip.pixels(rgb, *height, *width).unwrap();
         let tensor = Tensor::from_slice(rgb)
             .view([1, *height as i64, *width as i64, 3])
             .permute([0, 3, 1, 2])
             .to_kind(Kind::Float)
             / 255.0;
-        let smooth = images.differentiable(&tensor);
+        let smooth = clip.differentiable(&tensor);
         let difference = (smooth - pixels).abs() * &std * 255.0;
         worst = worst.max(difference.max().double_value(&[]));
     }
@@ -130,8 +130,8 @@ fn the_differentiable_path_differs_by_rounding() {
 
 #[test]
 fn the_differentiable_path_has_the_gradient_of_finite_differences() {
-    let images = ClipImages::new(6);
-    let (height, width, rgb) = (11_i64, 9_i64, picture(3, 11, 9));
+    let clip = ClipImages::new(6);
+    let (height, width, rgb) = (11_i64, 9_i64, image(3, 11, 9));
     let x = (Tensor::from_slice(&rgb)
         .view([1, height, width, 3])
         .permute([0, 3, 1, 2])
@@ -142,7 +142,7 @@ fn the_differentiable_path_has_the_gradient_of_finite_differences() {
     let probe = Tensor::arange(108, (Kind::Double, Device::Cpu))
         .view([1, 3, 6, 6])
         .sin();
-    let value = |x: &Tensor| (images.differentiable(x) * &probe).sum(Kind::Double);
+    let value = |x: &Tensor| (clip.differentiable(x) * &probe).sum(Kind::Double);
     let leaf = x.copy().set_requires_grad(true);
     value(&leaf).backward();
     for at in [[0, 0, 4, 4], [0, 1, 0, 8], [0, 2, 10, 3]] {

@@ -1,4 +1,4 @@
-//! The aesthetic score: LAION's linear predictor on CLIP's embedding of a picture.
+//! The aesthetic score: LAION's linear predictor on CLIP's embedding of an image.
 
 use std::path::Path;
 
@@ -15,14 +15,14 @@ pub enum Rescaling {
     /// Bytes divided by 255, as CLIP was trained.
     #[default]
     Once,
-    /// Divided by 255 once more: what the JAX code of Black et al. did (jannerm/ddpo gives pictures in [0, 1] to the
-    /// processor of transformers 4.28.1, which divides again), so that the tower saw nearly black pictures and
+    /// Divided by 255 once more: what the JAX code of Black et al. did (jannerm/ddpo gives images in [0, 1] to the
+    /// processor of transformers 4.28.1, which divides again), so that the tower saw nearly black images and
     /// scores are lower. Only to compare with curves made that way.
     Twice,
 }
 
-/// CLIP's image tower, normalisation, and LAION's head: a score of about 1 to 10, as people rated pictures; SD v1.4's
-/// pictures of animals have 5 to 6.
+/// CLIP's image tower, normalisation, and LAION's head: a score of about 1 to 10, as people rated images; SD v1.4's
+/// images of animals have 5 to 6.
 ///
 /// Black et al. 2023, section 5.2; ddpo-pytorch `aesthetic_scorer.py`; christophschuhmann/improved-aesthetic-predictor.
 pub struct AestheticModel {
@@ -72,24 +72,21 @@ impl AestheticModel {
         Self::new(tower, head, rescaling)
     }
 
-    /// The score of one picture: `height` rows of `width` pixels, RGB.
+    /// The score of one image: `height` rows of `width` pixels, RGB.
     ///
     /// # Errors
-    /// [`ddpo_clip::Error::Picture`] unless there are `height * width * 3` bytes and at least one pixel.
+    /// [`ddpo_clip::Error::Image`] unless there are `height * width * 3` bytes and at least one pixel.
     pub fn score(&self, rgb: &[u8], height: usize, width: usize) -> Result<f32> {
         let pixels = self.images.pixels(rgb, height, width)?;
         if pixels.size()[0] != 1 {
-            let reason = format!(
-                "{} bytes are not one picture of {width}x{height}",
-                rgb.len()
-            );
-            return Err(ddpo_clip::Error::Picture { reason }.into());
+            let reason = format!("{} bytes are not one image of {width}x{height}", rgb.len());
+            return Err(ddpo_clip::Error::Image { reason }.into());
         }
         let score = tch::no_grad(|| self.of_pixels(&pixels));
         Ok(score.double_value(&[0]) as f32)
     }
 
-    /// The scores of pictures as tensors, differentiable: what guidance follows. It differs from
+    /// The scores of images as tensors, differentiable: what guidance follows. It differs from
     /// [`score`](Self::score) by the rounding to bytes.
     ///
     /// # Shapes

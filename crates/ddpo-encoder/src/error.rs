@@ -1,4 +1,4 @@
-//! What can go wrong between a text or a picture and its score.
+//! What can go wrong between a text or an image and its score.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub enum Error {
         /// Both figures.
         reason: String,
     },
-    /// A file, a configuration, a text or a picture: what can be wrong with CLIP's can be wrong with these.
+    /// A file, a configuration, a text or an image: what can be wrong with CLIP's can be wrong with these.
     #[error(transparent)]
     Clip(#[from] ddpo_clip::Error),
     /// Weights or libtorch.

@@ -1,4 +1,4 @@
-//! ImageReward (Xu et al. 2023): what people would prefer, of a prompt and a picture.
+//! ImageReward (Xu et al. 2023): what people would prefer, of a prompt and an image.
 
 use std::num::NonZero;
 use std::path::Path;
@@ -18,8 +18,8 @@ const STD: f64 = 1.033_339_496_605_407_2;
 /// Tokens of a prompt, `[CLS]` and `[SEP]` included; what is longer loses its end (the same file).
 const MAX_TOKENS: usize = 35;
 
-/// BLIP's image tower, its text encoder that attends to the picture in every layer, and a linear head on `[CLS]`:
-/// about -2.3 to 2, mean 0 and standard deviation 1 over the pictures it was trained on, more is better.
+/// BLIP's image tower, its text encoder that attends to the image in every layer, and a linear head on `[CLS]`:
+/// about -2.3 to 2, mean 0 and standard deviation 1 over the images it was trained on, more is better.
 pub struct ImageReward {
     vision: BlipVision,
     text: Bert,
@@ -51,7 +51,7 @@ impl ImageReward {
         let size = u32::try_from(config.vision.image_size).ok();
         let size = size
             .and_then(NonZero::new)
-            .ok_or_else(|| mismatch(format!("pictures of {} pixels", config.vision.image_size)))?;
+            .ok_or_else(|| mismatch(format!("images of {} pixels", config.vision.image_size)))?;
         let blip = scope / "blip";
         let text = BertConfig {
             vocab_size: config.vocab_size,
@@ -102,26 +102,23 @@ impl ImageReward {
         Ok(model)
     }
 
-    /// The score of one picture, `height` rows of `width` pixels, RGB.
+    /// The score of one image, `height` rows of `width` pixels, RGB.
     ///
     /// # Errors
-    /// [`ddpo_clip::Error::Text`] where the tokenizer refuses the prompt; [`ddpo_clip::Error::Picture`] unless there are
+    /// [`ddpo_clip::Error::Text`] where the tokenizer refuses the prompt; [`ddpo_clip::Error::Image`] unless there are
     /// `height * width * 3` bytes and at least one pixel.
     pub fn score(&self, prompt: &str, rgb: &[u8], height: usize, width: usize) -> Result<f32> {
         let pixels = self.images.pixels(rgb, height, width)?;
         if pixels.size()[0] != 1 {
-            let reason = format!(
-                "{} bytes are not one picture of {width}x{height}",
-                rgb.len()
-            );
-            return Err(ddpo_clip::Error::Picture { reason }.into());
+            let reason = format!("{} bytes are not one image of {width}x{height}", rgb.len());
+            return Err(ddpo_clip::Error::Image { reason }.into());
         }
         let ids = self.tokens(prompt)?;
         let score = tch::no_grad(|| self.of_pixels(&ids, &pixels));
         Ok(score.double_value(&[0]) as f32)
     }
 
-    /// The scores of pictures as tensors, differentiable: what guidance follows. It differs from
+    /// The scores of images as tensors, differentiable: what guidance follows. It differs from
     /// [`score`](Self::score) by the rounding to bytes.
     ///
     /// # Shapes

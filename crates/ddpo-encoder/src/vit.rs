@@ -26,7 +26,7 @@ pub struct BlipVisionConfig {
     pub patch_size: i64,
 }
 
-/// A transformer over the patches of a picture.
+/// A transformer over the patches of an image.
 pub(crate) struct BlipVision {
     /// `[1, 1, width]`.
     class: Tensor,

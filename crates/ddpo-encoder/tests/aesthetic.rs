@@ -8,7 +8,7 @@ use ddpo_clip::ClipVisionModel;
 use ddpo_encoder::{AestheticModel, AffineHead, Error, Rescaling};
 use ddpo_torch::Store;
 use ddpo_torch::weights::{read_all, save};
-use shared::{check, golden, picture, size};
+use shared::{check, golden, image, size};
 use tch::{Device, Kind, Tensor};
 
 fn model(rescaling: Rescaling) -> AestheticModel {
@@ -36,14 +36,14 @@ fn the_collapsed_head_is_the_five_layers() {
 }
 
 #[test]
-fn pictures_have_the_scores_of_transformers_and_torch() {
+fn images_have_the_scores_of_transformers_and_torch() {
     let expected = read_all(&golden("aesthetic/scores.safetensors")).unwrap();
     for (name, rescaling) in [("pictures", Rescaling::Once), ("twice", Rescaling::Twice)] {
         let model = model(rescaling);
         let scores: Vec<f32> = (0..8)
             .map(|i| {
                 let (height, width) = size(i);
-                let rgb = picture(i, height, width);
+                let rgb = image(i, height, width);
                 model.score(&rgb, height as usize, width as usize).unwrap()
             })
             .collect();
@@ -51,10 +51,10 @@ fn pictures_have_the_scores_of_transformers_and_torch() {
     }
 }
 
-/// A picture of bytes that needs no resizing is the same on both paths.
+/// An image of bytes that needs no resizing is the same on both paths.
 #[test]
 fn the_differentiable_path_gives_the_score_and_its_gradient() {
-    let rgb = picture(3, 32, 32);
+    let rgb = image(3, 32, 32);
     // What the tower sees moves by the same either way.
     for (rescaling, by) in [(Rescaling::Once, 0.004), (Rescaling::Twice, 0.004 * 255.0)] {
         let model = model(rescaling);
@@ -129,7 +129,7 @@ fn a_head_that_lacks_a_layer_is_refused_by_its_names() {
 }
 
 #[test]
-fn bytes_that_are_not_one_picture_are_refused() {
+fn bytes_that_are_not_one_image_are_refused() {
     let model = model(Rescaling::Once);
     for (n, height, width) in [(0, 4, 4), (47, 4, 4), (96, 4, 4), (0, 0, 4)] {
         assert!(model.score(&vec![0; n], height, width).is_err(), "{n}");

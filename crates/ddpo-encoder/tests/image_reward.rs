@@ -5,7 +5,7 @@ use ddpo_encoder::{BlipVisionConfig, Error, ImageReward, ImageRewardConfig, Text
 use ddpo_torch::Store;
 use ddpo_torch::weights::{read_all, save};
 use serde::Deserialize;
-use shared::{check, golden, picture, size};
+use shared::{check, golden, image, size};
 use tch::{Device, Kind, Tensor};
 
 fn config() -> ImageRewardConfig {
@@ -56,7 +56,7 @@ fn every_layer_of_both_encoders_is_that_of_transformers() {
 #[derive(Deserialize)]
 struct Row {
     prompt: String,
-    picture: u32,
+    image: u32,
     score: f64,
 }
 
@@ -68,8 +68,8 @@ fn scores_are_those_of_the_reference() {
     let model = model();
     let mut worst = 0.0_f64;
     for row in rows {
-        let (height, width) = size(row.picture);
-        let rgb = picture(row.picture, height, width);
+        let (height, width) = size(row.image);
+        let rgb = image(row.image, height, width);
         let score = model.score(&row.prompt, &rgb, height as usize, width as usize);
         let difference = (f64::from(score.unwrap()) - row.score).abs();
         assert!(difference <= 1e-4, "{:?}: {difference:.1e}", row.prompt);
@@ -78,10 +78,10 @@ fn scores_are_those_of_the_reference() {
     println!("12 scores, largest difference {worst:.1e}");
 }
 
-/// A picture of bytes that needs no resizing is the same on both paths.
+/// An image of bytes that needs no resizing is the same on both paths.
 #[test]
 fn the_differentiable_path_gives_the_score_and_a_gradient() {
-    let (model, rgb) = (model(), picture(3, 32, 32));
+    let (model, rgb) = (model(), image(3, 32, 32));
     let images = Tensor::from_slice(&rgb)
         .view([1, 32, 32, 3])
         .permute([0, 3, 1, 2])

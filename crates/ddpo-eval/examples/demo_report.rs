@@ -5,7 +5,7 @@ use std::{error::Error, fs, path::PathBuf};
 use ddpo_eval::{
     claims::{Claim, ClaimsFile, Metric, check},
     figure::{Curve, RewardFigure},
-    pictures::{Png, ProgressSheet},
+    images::{Png, ProgressSheet},
     report::{MetricChange, Pair, Report, RunSection, StandIn},
     runs::{Metrics, Run, SampleRow},
 };
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let sheet = ProgressSheet {
         prompts: PROMPTS.map(str::to_owned).into(),
         columns: [0, 4, 8, 12, 16, 19]
-            .map(|epoch| (format!("epoch {epoch}"), pictures(epoch)))
+            .map(|epoch| (format!("epoch {epoch}"), images(epoch)))
             .into(),
     };
     let progress = sheet.png()?;
@@ -120,7 +120,7 @@ fn made_up(algorithm: &str, seed: u64, slope: f64) -> Run {
 }
 
 /// Discs whose colour grows stronger with the epoch.
-fn pictures(epoch: usize) -> Images {
+fn images(epoch: usize) -> Images {
     let mut bytes = Vec::new();
     for i in 0..PROMPTS.len() {
         for (y, x) in (0..64_i32).flat_map(|y| (0..64_i32).map(move |x| (y, x))) {
@@ -133,7 +133,7 @@ fn pictures(epoch: usize) -> Images {
             );
         }
     }
-    Images::from_bytes(PROMPTS.len(), 64, 64, bytes).expect("four pictures")
+    Images::from_bytes(PROMPTS.len(), 64, 64, bytes).expect("four images")
 }
 
 fn section(run: &Run, progress: &Png) -> Result<RunSection, Box<dyn Error>> {
@@ -141,8 +141,8 @@ fn section(run: &Run, progress: &Png) -> Result<RunSection, Box<dyn Error>> {
     let pairs = PROMPTS.iter().enumerate().map(|(i, prompt)| {
         Ok::<_, ddpo_eval::Error>(Pair {
             prompt: (*prompt).to_owned(),
-            before: (Png::of_image(&pictures(0), i)?, 40.0),
-            after: (Png::of_image(&pictures(19), i)?, 57.1),
+            before: (Png::of_image(&images(0), i)?, 40.0),
+            after: (Png::of_image(&images(19), i)?, 57.1),
         })
     });
     Ok(RunSection {

@@ -1,7 +1,7 @@
-//! Evaluation on fixed prompts from fixed noise: one row a picture in `eval.csv`.
+//! Evaluation on fixed prompts from fixed noise: one row an image in `eval.csv`.
 //!
 //! A sample of a set has the same prompt and the same noise at every evaluation of a seed, before training and
-//! after, whatever the algorithm. Two evaluations are therefore compared picture by picture, which takes out
+//! after, whatever the algorithm. Two evaluations are therefore compared image by image, which takes out
 //! what prompts and noise contribute to the spread.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ pub const EVAL_COLUMNS: [&str; 6] = [
     "reward",
 ];
 
-/// One picture drawn for evaluation.
+/// One image drawn for evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvalRow {
     /// Epochs that the policy had been trained for; 0 is the policy as it began.
@@ -35,7 +35,7 @@ pub struct EvalRow {
     pub prompt: String,
     /// Its score, in the reward's unit; NaN where there was none.
     pub reward: f64,
-    /// What else was measured of the picture, by name; NaN where there was nothing.
+    /// What else was measured of the image, by name; NaN where there was nothing.
     pub measures: BTreeMap<String, f64>,
 }
 

@@ -1,8 +1,8 @@
-//! What pixels alone say of pictures: how busy they are, and how unlike each other.
+//! What pixels alone say of images: how busy they are, and how unlike each other.
 
 use ddpo_reward::Images;
 
-/// Mean absolute difference of the luminance of neighbouring pixels, across and down: 0 for a plain picture, near 85 for
+/// Mean absolute difference of the luminance of neighbouring pixels, across and down: 0 for a plain image, near 85 for
 /// independent noise of all 256 levels.
 ///
 /// Luminance is that of ITU-R BT.601, which JPEG compresses.
@@ -26,10 +26,10 @@ pub fn edges(images: &Images) -> Vec<f64> {
     images.iter_bytes().map(of_one).collect()
 }
 
-/// For each picture the mean, over all others, of the root mean square difference of their pixels: 0 where all are
-/// equal, 255 at most. A policy that draws the same picture for every prompt goes to 0.
+/// For each image the mean, over all others, of the root mean square difference of their pixels: 0 where all are
+/// equal, 255 at most. A policy that draws the same image for every prompt goes to 0.
 ///
-/// Quadratic in the number of pictures. NaN for a picture that is alone.
+/// Quadratic in the number of images. NaN for an image that is alone.
 pub fn diversity(images: &Images) -> Vec<f64> {
     let all: Vec<&[u8]> = images.iter_bytes().collect();
     let mut sums = vec![0.0; all.len()];
@@ -53,10 +53,10 @@ pub fn diversity(images: &Images) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    /// 2x2 pictures of grey pixels.
-    fn grey(pictures: &[[u8; 4]]) -> Images {
-        let bytes = pictures.iter().flatten().flat_map(|v| [*v; 3]).collect();
-        Images::from_bytes(pictures.len(), 2, 2, bytes).unwrap()
+    /// 2x2 images of grey pixels.
+    fn grey(images: &[[u8; 4]]) -> Images {
+        let bytes = images.iter().flatten().flat_map(|v| [*v; 3]).collect();
+        Images::from_bytes(images.len(), 2, 2, bytes).unwrap()
     }
 
     #[test]

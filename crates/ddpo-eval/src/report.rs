@@ -1,6 +1,6 @@
 //! The report of one or several runs of an experiment: a single HTML file that loads nothing.
 //!
-//! Pictures are `data:` addresses, figures inline SVG, the style sheet is part of the file, and there is no
+//! Images are `data:` addresses, figures inline SVG, the style sheet is part of the file, and there is no
 //! script. Every text is escaped where it is inserted; prompts, configurations and file names may be hostile.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -8,7 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::{
     Svg,
     claims::{Verdict, rounded},
-    pictures::Png,
+    images::Png,
     runs::Metrics,
 };
 
@@ -67,7 +67,7 @@ pub struct RunSection {
     pub link: Option<String>,
     /// Names and values of the first and the last epoch.
     pub metrics: Vec<MetricChange>,
-    /// Pictures through training, and what they are.
+    /// Images through training, and what they are.
     pub progress: Option<(Png, String)>,
     /// The same prompts before and after.
     pub pairs: Vec<Pair>,
@@ -93,9 +93,9 @@ pub struct MetricChange {
 pub struct Pair {
     /// The prompt.
     pub prompt: String,
-    /// Picture and reward before.
+    /// Image and reward before.
     pub before: (Png, f64),
-    /// Picture and reward after.
+    /// Image and reward after.
     pub after: (Png, f64),
 }
 

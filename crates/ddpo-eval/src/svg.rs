@@ -23,7 +23,7 @@ impl Svg {
     /// The drawing as PNG, `scale` pixels for each SVG unit.
     ///
     /// # Errors
-    /// [`Error::Figure`] if the scale is not positive or the picture too large to hold.
+    /// [`Error::Figure`] if the scale is not positive or the image too large to hold.
     pub fn png(&self, scale: f32) -> Result<Vec<u8>> {
         self.rasterize(scale)?.encode_png().map_err(Error::figure)
     }

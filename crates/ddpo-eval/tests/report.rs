@@ -3,7 +3,7 @@
 use ddpo_eval::{
     claims::{Claim, Metric, check},
     figure::{Curve, RewardFigure, Series},
-    pictures::Png,
+    images::Png,
     report::{About, Entry, Index, MetricChange, Pair, Report, RunSection, StandIn},
     runs::{Metrics, Run, SampleRow},
 };
@@ -47,7 +47,7 @@ fn report(n_runs: u64) -> Report {
         standard_errors: 3.0,
         epochs: 1,
     };
-    let picture = || {
+    let image = || {
         let images = Images::from_bytes(1, 8, 8, vec![90; 192]).unwrap();
         Png::of_image(&images, 0).unwrap()
     };
@@ -59,11 +59,11 @@ fn report(n_runs: u64) -> Report {
             first: 1.5,
             last: f64::NAN,
         }],
-        progress: Some((picture(), HOSTILE.to_owned())),
+        progress: Some((image(), HOSTILE.to_owned())),
         pairs: vec![Pair {
             prompt: HOSTILE.to_owned(),
-            before: (picture(), -2.0),
-            after: (picture(), 1.0),
+            before: (image(), -2.0),
+            after: (image(), 1.0),
         }],
         config: HOSTILE.to_owned(),
         manifest: HOSTILE.to_owned(),

@@ -8,14 +8,14 @@ use tch::Tensor;
 
 use crate::UniversalGuide;
 
-/// How many pictures an epoch draws.
+/// How many images an epoch draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UniversalConfig {
-    /// Pictures, and so reward queries, over all ranks.
+    /// Images, and so reward queries, over all ranks.
     pub samples: usize,
 }
 
-/// Draws pictures under guidance and has them scored; no weight changes.
+/// Draws images under guidance and has them scored; no weight changes.
 ///
 /// Before the first epoch a run's policy draws as ever, after it the guide does: what is measured there, on the same
 /// prompts from the same initial noise, is the sampler before and after.

@@ -10,10 +10,10 @@ use tch::{Kind, Tensor};
 
 use crate::{DifferentiableReward, Error, Result};
 
-/// Latents to pictures, differentiable: f32 `[batch, channels, h, w]` to f32 `[batch, 3, height, width]` in [0, 1].
+/// Latents to images, differentiable: f32 `[batch, channels, h, w]` to f32 `[batch, 3, height, width]` in [0, 1].
 pub type Decode = Box<dyn Fn(&Tensor) -> Tensor>;
 
-/// Samples whose every step follows the gradient of a reward of the picture that the step predicts.
+/// Samples whose every step follows the gradient of a reward of the image that the step predicts.
 ///
 /// ```text
 /// x̂₀ = (xₜ − √(1−ᾱ) ε) / √ᾱ              ε from the network, with its classifier-free guidance
@@ -29,7 +29,7 @@ pub struct UniversalGuide {
     pub schedule: NoiseSchedule,
     /// Its steps.
     pub sampler: Ddim,
-    /// Latents to pictures.
+    /// Latents to images.
     pub decode: Decode,
     /// What is followed.
     pub reward: Box<dyn DifferentiableReward>,
@@ -37,7 +37,7 @@ pub struct UniversalGuide {
     pub weight: f64,
     /// k: how often every step is taken; 1 is once.
     pub repeats: usize,
-    /// Pictures that are differentiated at a time; changes memory and speed only.
+    /// Images that are differentiated at a time; changes memory and speed only.
     pub batch: usize,
 }
 

@@ -6,12 +6,12 @@ use tch::{Kind, Tensor};
 
 use crate::Result;
 
-/// What pictures are worth, as a function that libtorch can differentiate. Higher is better.
+/// What images are worth, as a function that libtorch can differentiate. Higher is better.
 ///
-/// A score depends on its own picture and prompt alone: guidance takes the gradient of the sum over the batch.
+/// A score depends on its own image and prompt alone: guidance takes the gradient of the sum over the batch.
 /// On bytes it agrees with the reward of the same name up to rounding.
 pub trait DifferentiableReward: Send {
-    /// One finite score a picture; gradients are recorded if `images` asks for them.
+    /// One finite score an image; gradients are recorded if `images` asks for them.
     ///
     /// # Shapes
     /// - `images`: `[batch, 3, height, width]`, f32, in [0, 1]
@@ -19,11 +19,11 @@ pub trait DifferentiableReward: Send {
     /// - returns: `[batch]`, f32
     ///
     /// # Errors
-    /// Pictures of a size, or prompts, that it cannot judge.
+    /// Images of a size, or prompts, that it cannot judge.
     fn scores(&self, images: &Tensor, prompts: &[Prompt]) -> Result<Tensor>;
 }
 
-/// Colourfulness (Hasler and Süsstrunk 2003): the formula of [`ddpo_reward::Colourfulness`] on pictures in [0, 1].
+/// Colourfulness (Hasler and Süsstrunk 2003): the formula of [`ddpo_reward::Colourfulness`] on images in [0, 1].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ImageColourfulness;
 
@@ -42,7 +42,7 @@ impl DifferentiableReward for ImageColourfulness {
     }
 }
 
-/// The square root, with a gradient of 0 where it is 0: a grey picture has no direction to become colourful in.
+/// The square root, with a gradient of 0 where it is 0: a grey image has no direction to become colourful in.
 fn root(x: &Tensor) -> Tensor {
     let above = x.gt(0.0);
     let safe = x.where_self(&above, &x.ones_like());

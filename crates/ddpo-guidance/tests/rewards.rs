@@ -10,15 +10,15 @@ use tch::{Device, Kind, Tensor};
 
 const SIDE: i64 = 16;
 
-/// Random pictures of different contrast: as bytes, and as a tensor in [0, 1].
-fn pictures(n: usize) -> (Images, Tensor) {
+/// Random images of different contrast: as bytes, and as a tensor in [0, 1].
+fn images(n: usize) -> (Images, Tensor) {
     let mut values = vec![0.0_f32; n * (3 * SIDE * SIDE) as usize];
     let key = Seeds::new(3).derive(Stream::Data, 0, 0);
     key.draws().fill_normal(&mut values);
-    let of_picture = values.len() / n;
+    let of_image = values.len() / n;
     let bytes: Vec<u8> = (0..)
         .zip(&values)
-        .map(|(i, value)| (120.0 + value * 10.0 * (1 + i / of_picture) as f32) as u8)
+        .map(|(i, value)| (120.0 + value * 10.0 * (1 + i / of_image) as f32) as u8)
         .collect();
     let side = SIDE as usize;
     let tensor = Tensor::from_slice(&bytes).view([n as i64, SIDE, SIDE, 3]);
@@ -29,7 +29,7 @@ fn pictures(n: usize) -> (Images, Tensor) {
 
 #[test]
 fn colourfulness_of_a_tensor_is_that_of_the_bytes() {
-    let (images, tensor) = pictures(6);
+    let (images, tensor) = images(6);
     let prompts = numbered([""; 6]);
     let expected = Colourfulness.score(&images, &prompts).unwrap();
     let found =
@@ -45,7 +45,7 @@ fn colourfulness_of_a_tensor_is_that_of_the_bytes() {
 }
 
 #[test]
-fn a_grey_picture_scores_nothing_and_has_no_gradient() {
+fn a_grey_image_scores_nothing_and_has_no_gradient() {
     let grey = Tensor::full([2, 3, 4, 4], 0.3, (Kind::Float, Device::Cpu)).set_requires_grad(true);
     let scores = ImageColourfulness.scores(&grey, &[]).unwrap();
     assert_eq!(scores.abs().max().double_value(&[]), 0.0);
@@ -66,7 +66,7 @@ fn slope_along_the_gradient(reward: &dyn DifferentiableReward, images: &Tensor, 
     assert_eq!(
         grad.get(0).abs().max().double_value(&[]),
         0.0,
-        "another picture's"
+        "another image's"
     );
     let expected = grad.get(1).square().sum(Kind::Float).sqrt();
     let direction = grad.get(1) / &expected;
@@ -83,8 +83,8 @@ fn slope_along_the_gradient(reward: &dyn DifferentiableReward, images: &Tensor, 
 }
 
 #[test]
-fn gradients_are_those_of_finite_differences_and_stay_with_their_picture() {
-    let (_, images) = pictures(3);
+fn gradients_are_those_of_finite_differences_and_stay_with_their_image() {
+    let (_, images) = images(3);
     slope_along_the_gradient(&ImageColourfulness, &images, 0.01);
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
     let (clip, head) = (

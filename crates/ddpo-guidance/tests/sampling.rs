@@ -31,7 +31,7 @@ impl Denoiser for Exact {
     }
 }
 
-/// `AskedColour` as a function of pictures in [0, 1].
+/// `AskedColour` as a function of images in [0, 1].
 struct Asked;
 
 impl DifferentiableReward for Asked {
@@ -62,11 +62,11 @@ fn algorithm(guide: UniversalGuide) -> UniversalGuidance {
     UniversalGuidance::new(guide, UniversalConfig { samples: 12 }, 1).unwrap()
 }
 
-/// Draws the same six pictures at every boundary, as an evaluation does, and may ask the run to stop meanwhile.
+/// Draws the same six images at every boundary, as an evaluation does, and may ask the run to stop meanwhile.
 #[derive(Default)]
 struct Watch {
     drawn: Rc<RefCell<Vec<Images>>>,
-    /// Asks after so many steps of pictures under guidance.
+    /// Asks after so many steps of images under guidance.
     stop_after: Option<(usize, StopFlag)>,
 }
 
@@ -156,7 +156,7 @@ fn weights(world: &World) -> Vec<Tensor> {
 }
 
 #[test]
-fn a_run_that_is_stopped_while_guided_pictures_are_looked_at_looks_again() {
+fn a_run_that_is_stopped_while_guided_images_are_looked_at_looks_again() {
     let folder = tempfile::tempdir().unwrap();
     let run = |stop_after: Option<usize>, resume: bool| {
         let checkpoints = Checkpoints::open(folder.path().to_owned(), 2).unwrap();
@@ -237,7 +237,7 @@ fn an_epoch_whose_reward_fails_goes_on_without_drawing_again() {
             left,
             asked: Default::default(),
         };
-        let pictures = service.asked.clone();
+        let images = service.asked.clone();
         world.rewards = RewardWorker::new(vec![Box::new(service)], Retry::never()).unwrap();
         let mut recorder = Recorder::default();
         let mut context = world.context(vec![&mut recorder]);
@@ -247,10 +247,10 @@ fn an_epoch_whose_reward_fails_goes_on_without_drawing_again() {
             &plan(resume),
         );
         drop(context);
-        let pictures = pictures.lock().unwrap().clone();
+        let images = images.lock().unwrap().clone();
         (
             outcome.is_ok(),
-            pictures,
+            images,
             recorder.samples,
             recorder.images.len(),
         )

@@ -9,34 +9,34 @@ const NORM_EPS: f64 = 1e-6;
 
 /// The prompt, as cross-attention sees it.
 #[derive(Clone, Copy)]
-pub enum Context<'a> {
+pub enum AttentionContext<'a> {
     /// `[batch, tokens, dim]`: keys and values are computed, and gradients flow into their projections.
     Embeddings(&'a Tensor),
     /// Computed before, one a transformer block, in the network's order; no gradients.
-    Kept(&'a [Kept]),
+    Cached(&'a [BlockCache]),
 }
 
-impl<'a> Context<'a> {
+impl<'a> AttentionContext<'a> {
     /// What `n` transformer blocks need, of which `first` is the first.
     pub(crate) fn part(self, first: usize, n: usize) -> Self {
         match self {
             Self::Embeddings(_) => self,
-            Self::Kept(all) => Self::Kept(&all[first..first + n]),
+            Self::Cached(all) => Self::Cached(&all[first..first + n]),
         }
     }
 }
 
 /// What becomes of low-rank branches in what is computed ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Branches {
+pub enum LoraMode {
     /// They stay beside the weights.
-    Beside,
+    Separate,
     /// They are added to copies of the weights, so that a projection is one product again.
     Merged,
 }
 
 /// What a transformer block computes once for all time steps.
-pub struct Kept {
+pub struct BlockCache {
     /// Keys and values of the prompt.
     prompt: KeyValue,
     /// Self- and cross-attention to be used instead of the block's own.
@@ -204,19 +204,19 @@ impl TransformerBlock {
 
     /// # Shapes
     /// - `context`: `[batch, tokens, context_dim]`
-    fn keep(&self, context: &Tensor, branches: Branches) -> Kept {
+    fn keep(&self, context: &Tensor, branches: LoraMode) -> BlockCache {
         let adapted = self.attn1.is_adapted() || self.attn2.is_adapted();
-        let merges = branches == Branches::Merged && adapted;
-        Kept {
+        let merges = branches == LoraMode::Merged && adapted;
+        BlockCache {
             prompt: self.attn2.keys_values(context),
             merged: merges.then(|| [self.attn1.merged(), self.attn2.merged_outside()]),
         }
     }
 
-    fn forward(&self, x: &Tensor, context: Context<'_>) -> Tensor {
+    fn forward(&self, x: &Tensor, context: AttentionContext<'_>) -> Tensor {
         let merged = match context {
-            Context::Kept(kept) => kept[0].merged.as_ref(),
-            Context::Embeddings(_) => None,
+            AttentionContext::Cached(kept) => kept[0].merged.as_ref(),
+            AttentionContext::Embeddings(_) => None,
         };
         let (attn1, attn2) = match merged {
             Some([attn1, attn2]) => (attn1, attn2),
@@ -225,8 +225,8 @@ impl TransformerBlock {
         let x = attn1.among(&self.norm1.forward(x)) + x;
         let computed;
         let prompt = match context {
-            Context::Kept(kept) => &kept[0].prompt,
-            Context::Embeddings(embeddings) => {
+            AttentionContext::Cached(kept) => &kept[0].prompt,
+            AttentionContext::Embeddings(embeddings) => {
                 computed = self.attn2.keys_values(embeddings);
                 &computed
             }
@@ -274,7 +274,7 @@ impl SpatialTransformer {
     /// # Shapes
     /// - `x`: `[batch, channels, height, width]`
     /// - returns: as `x`
-    pub fn forward(&self, x: &Tensor, context: Context<'_>) -> Tensor {
+    pub fn forward(&self, x: &Tensor, context: AttentionContext<'_>) -> Tensor {
         let (batch, channels, height, width) = x.size4().expect("feature map has four dimensions");
         let h = self.proj_in.forward(&self.norm.forward(x));
         // On channels-last maps, which the UNet keeps on the CPU, neither change of layout copies anything.
@@ -296,7 +296,7 @@ impl SpatialTransformer {
     }
 
     /// What is the same at every time step, one a transformer block.
-    pub(crate) fn keep(&self, context: &Tensor, branches: Branches) -> Vec<Kept> {
+    pub(crate) fn keep(&self, context: &Tensor, branches: LoraMode) -> Vec<BlockCache> {
         let blocks = self.blocks.iter();
         blocks.map(|b| b.keep(context, branches)).collect()
     }

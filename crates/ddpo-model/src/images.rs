@@ -1,4 +1,4 @@
-//! Latents to pictures, and pictures to latents.
+//! Latents to images, and images to latents.
 
 use ddpo_train::{Images, Posterior};
 use tch::{Device, Kind, Tensor};
@@ -6,21 +6,21 @@ use tch::{Device, Kind, Tensor};
 use crate::pipeline::Named;
 use crate::{Error, Result, Vae};
 
-/// Latents to pictures, and pictures to latents.
-pub struct ImageDecoder {
+/// Latents to images, and images to latents.
+pub struct ImageCodec {
     /// The autoencoder.
     pub vae: Named<Vae>,
-    /// Pictures that are decoded or encoded at a time: memory grows with it.
+    /// Images that are decoded or encoded at a time: memory grows with it.
     pub slice: i64,
 }
 
-impl ImageDecoder {
-    /// Takes up to 64 pictures at once: small models can, a large one's caller sets `slice`.
+impl ImageCodec {
+    /// Takes up to 64 images at once: small models can, a large one's caller sets `slice`.
     pub fn new(vae: Named<Vae>) -> Self {
         Self { vae, slice: 64 }
     }
 
-    /// Pictures as tensors, with gradient where the latents ask for it: `clamp(image / 2 + 0.5, 0, 1)`, all at once.
+    /// Images as tensors, with gradient where the latents ask for it: `clamp(image / 2 + 0.5, 0, 1)`, all at once.
     ///
     /// # Shapes
     /// - `latents`: `[batch, latent_channels, h, w]`, of the autoencoder's kind
@@ -79,13 +79,13 @@ impl ImageDecoder {
     }
 }
 
-impl ddpo_train::Decoder for ImageDecoder {
+impl ddpo_train::Decoder for ImageCodec {
     fn decode(&self, latents: &Tensor) -> ddpo_train::Result<Images> {
-        ImageDecoder::decode(self, latents).map_err(ddpo_train::Error::model)
+        ImageCodec::decode(self, latents).map_err(ddpo_train::Error::model)
     }
 }
 
-impl ddpo_train::Encoder for ImageDecoder {
+impl ddpo_train::Encoder for ImageCodec {
     /// Pixels as `2 · byte / 255 − 1`, the inverse of [`decode`](Self::decode); the posterior's log-variance as
     /// diffusers clamps it. What rounding to bytes lost is not there (the JAX code encodes floats).
     fn encode(&self, images: &Images) -> ddpo_train::Result<Posterior> {
@@ -102,7 +102,7 @@ impl ddpo_train::Encoder for ImageDecoder {
         let like = self.vae.tensors.values().next();
         let (kind, device) = like.map_or((Kind::Float, Device::Cpu), |t| (t.kind(), t.device()));
         let shape = [n, height, width, 3].map(|n| n as i64);
-        // Bytes are all on the device at once: a picture takes hundreds of times as much within the encoder.
+        // Bytes are all on the device at once: an image takes hundreds of times as much within the encoder.
         let bytes = Tensor::from_slice(images.bytes())
             .view(shape)
             .to_device(device)

@@ -12,10 +12,10 @@ pub mod resnet;
 pub mod unet;
 pub mod vae;
 
-pub use attention::{Branches, Context, Kept};
+pub use attention::{AttentionContext, BlockCache, LoraMode};
 pub use error::{Error, Result};
 pub use files::Files;
-pub use images::ImageDecoder;
+pub use images::ImageCodec;
 pub use lora::{LORA_FILE, Lora, LoraConfig};
 pub use pipeline::{Named, PromptEncoder, StableDiffusion};
 pub use policy::UnetPolicy;

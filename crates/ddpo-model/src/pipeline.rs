@@ -9,7 +9,7 @@ use ddpo_torch::{Store, weights};
 use ddpo_train::Prompt;
 use tch::{Device, Kind, Tensor};
 
-use crate::{Error, Files, ImageDecoder, Result, Unet, UnetConfig, Vae, VaeConfig};
+use crate::{Error, Files, ImageCodec, Result, Unet, UnetConfig, Vae, VaeConfig};
 
 /// The files of the tokenizer, of which the first two must be there.
 const TOKENIZER: [&str; 4] = [
@@ -64,8 +64,8 @@ pub struct StableDiffusion {
     pub unet: Named<Unet>,
     /// Prompts to embeddings.
     pub prompts: PromptEncoder,
-    /// Latents to pictures, and back.
-    pub images: ImageDecoder,
+    /// Latents to images, and back.
+    pub images: ImageCodec,
     /// The noise schedule that it was trained with.
     pub schedule: ScheduleConfig,
     text_config: ClipTextConfig,
@@ -115,7 +115,7 @@ impl StableDiffusion {
         Ok(Self {
             unet,
             prompts,
-            images: ImageDecoder::new(vae),
+            images: ImageCodec::new(vae),
             schedule,
             text_config,
             tokenizer_files,
@@ -150,7 +150,7 @@ impl StableDiffusion {
             text,
             device,
         };
-        let images = ImageDecoder::new(vae);
+        let images = ImageCodec::new(vae);
         Ok(Self {
             unet,
             prompts,

@@ -5,7 +5,7 @@ use ddpo_torch::{Autocast, HeldCasts};
 use ddpo_train::{LossScale, ParamSet, Persist, Policy, StateReader, StateWriter};
 use tch::{Device, Kind, Tensor};
 
-use crate::attention::{Branches, Context, Kept};
+use crate::attention::{AttentionContext, BlockCache, LoraMode};
 use crate::pipeline::Named;
 use crate::{Error, Lora, LoraConfig, Result, Unet};
 
@@ -135,7 +135,7 @@ impl UnetPolicy {
         &self,
         x_t: &Tensor,
         t: &Tensor,
-        context: Context<'_>,
+        context: AttentionContext<'_>,
     ) -> ddpo_sched::Result<Tensor> {
         let _cast = Autocast::enter(x_t.device(), self.autocast).map_err(denoiser)?;
         let eps = self
@@ -150,12 +150,12 @@ impl UnetPolicy {
     ///
     /// Only where products are of f32: `W + scale · up down` in bf16, f16 or TF32 loses what is small beside W.
     /// Training keeps that, and the ratio of the two would not be 1 before the first update.
-    fn branches(&self, device: Device) -> Result<Branches> {
+    fn branches(&self, device: Device) -> Result<LoraMode> {
         let f32 = self.kind == Kind::Float && self.autocast.is_none();
         let exact = f32 && !(device.is_cuda() && ddpo_torch::tf32()?.products);
         Ok(match exact {
-            true => Branches::Merged,
-            false => Branches::Beside,
+            true => LoraMode::Merged,
+            false => LoraMode::Separate,
         })
     }
 
@@ -210,7 +210,7 @@ impl Denoiser for UnetPolicy {
     fn predict(&self, input: DenoiseInput<'_>) -> ddpo_sched::Result<Tensor> {
         self.check(input.x_t, input.t, input.cond)?;
         let cond = input.cond.to_kind(self.kind);
-        self.forward(input.x_t, input.t, Context::Embeddings(&cond))
+        self.forward(input.x_t, input.t, AttentionContext::Embeddings(&cond))
     }
 
     fn conditioned<'a>(&'a self, cond: &Tensor) -> ddpo_sched::Result<Conditioned<'a>> {
@@ -238,7 +238,7 @@ impl Denoiser for UnetPolicy {
 struct Rollout<'a> {
     policy: &'a UnetPolicy,
     cond: Tensor,
-    kept: Vec<Kept>,
+    kept: Vec<BlockCache>,
     /// Weights that autocast cast.
     _held: Option<HeldCasts>,
 }
@@ -246,7 +246,7 @@ struct Rollout<'a> {
 impl Rollout<'_> {
     fn predict(&self, x_t: &Tensor, t: &Tensor) -> ddpo_sched::Result<Tensor> {
         self.policy.check(x_t, t, &self.cond)?;
-        let context = Context::Kept(&self.kept);
+        let context = AttentionContext::Cached(&self.kept);
         tch::no_grad(|| self.policy.forward(x_t, t, context))
     }
 }
@@ -267,7 +267,7 @@ impl Policy for UnetPolicy {
         self.check(input.x_t, input.t, input.cond)?;
         let cond = input.cond.to_kind(self.kind);
         if !self.checkpointing {
-            let eps = self.forward(input.x_t, input.t, Context::Embeddings(&cond))?;
+            let eps = self.forward(input.x_t, input.t, AttentionContext::Embeddings(&cond))?;
             let backward = |loss: &Tensor| loss.f_backward().map_err(ddpo_train::Error::model);
             return self.backward(&loss(&eps)?, backward);
         }

@@ -5,7 +5,7 @@ use ddpo_torch::nn::{Conv2d, GroupNorm, Linear};
 use tch::{Kind, Tensor};
 
 use crate::Result;
-use crate::attention::{Branches, Context, Kept, SpatialTransformer};
+use crate::attention::{AttentionContext, BlockCache, LoraMode, SpatialTransformer};
 use crate::resnet::{Downsample, ResnetBlock, ResnetShape, Upsample};
 
 mod checkpoint;
@@ -105,14 +105,14 @@ impl Unet {
     /// - `cond`: `[batch, tokens, cross_attention_dim]`
     /// - returns: as `x_t`
     pub fn forward(&self, x_t: &Tensor, t: &Tensor, cond: &Tensor) -> Tensor {
-        self.forward_with(x_t, t, Context::Embeddings(cond))
+        self.forward_with(x_t, t, AttentionContext::Embeddings(cond))
     }
 
     /// The same with what [`keep`](Self::keep) computed before.
     ///
     /// # Shapes
     /// As [`forward`](Self::forward).
-    pub fn forward_with(&self, x_t: &Tensor, t: &Tensor, context: Context<'_>) -> Tensor {
+    pub fn forward_with(&self, x_t: &Tensor, t: &Tensor, context: AttentionContext<'_>) -> Tensor {
         let time = self.time(t, x_t.kind());
         self.walk(channels_last(x_t), &time, context, &mut |_| {})
     }
@@ -125,7 +125,7 @@ impl Unet {
     /// # Shapes
     /// - `cond`: `[batch, tokens, cross_attention_dim]`
     /// - returns: one a transformer block, in the network's order
-    pub fn keep(&self, cond: &Tensor, branches: Branches) -> Vec<Kept> {
+    pub fn keep(&self, cond: &Tensor, branches: LoraMode) -> Vec<BlockCache> {
         let _no_grad = tch::no_grad_guard();
         let segments = self.segments();
         let attentions = segments.iter().filter_map(Segment::attention);

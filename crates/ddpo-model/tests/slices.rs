@@ -1,10 +1,10 @@
-//! Pictures go through the autoencoder in slices. Model: tests/golden/sd_tiny.py.
+//! Images go through the autoencoder in slices. Model: tests/golden/sd_tiny.py.
 //!
 //! One test, in a process of its own: peaks of memory are those of the process.
 
 use std::path::Path;
 
-use ddpo_model::{Files, ImageDecoder, StableDiffusion};
+use ddpo_model::{Files, ImageCodec, StableDiffusion};
 use ddpo_torch::PeakMemory;
 use ddpo_train::{Encoder, Images};
 use tch::{Device, Kind, Tensor};
@@ -15,7 +15,7 @@ const SIDE: usize = 128;
 /// What `slice` changes: only rounding, as libtorch may choose other kernels for other batches.
 const TOLERANCE: f64 = 1e-5;
 
-fn images() -> ImageDecoder {
+fn images() -> ImageCodec {
     tch::set_num_threads(1);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/sd_tiny/model");
     let files = Files::Folder(folder);
@@ -51,10 +51,10 @@ fn slices_change_memory_and_nothing_else() {
     let bytes: Vec<u8> = (0..N * SIDE * SIDE * 3)
         .map(|i| (i * 7919 % 251) as u8)
         .collect();
-    let pictures = Images::from_bytes(N, SIDE, SIDE, bytes).unwrap();
+    let images = Images::from_bytes(N, SIDE, SIDE, bytes).unwrap();
     let mut encode = |slice: i64| {
         decoder.slice = slice;
-        watched(|| decoder.encode(&pictures).unwrap())
+        watched(|| decoder.encode(&images).unwrap())
     };
     // The first call also pays for what libtorch keeps; small before large, as freed memory may stay resident.
     encode(1);

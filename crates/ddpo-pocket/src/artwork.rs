@@ -117,7 +117,7 @@ pub struct Entity {
     pub kind: EntityKind,
 }
 
-/// One picture of one entity.
+/// One image of one entity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drawing {
     /// Index into [`Pack::entities`].

@@ -1,6 +1,6 @@
 //! How likely a judge finds what a prompt says: the reward `judge`, and the same by the judge that only measures.
 //!
-//! The score of a picture is the sum of the judge's log-probabilities of what its prompt mentions, and of nothing
+//! The score of an image is the sum of the judge's log-probabilities of what its prompt mentions, and of nothing
 //! else:
 //!
 //! | the prompt says | one term each |
@@ -26,13 +26,13 @@ use ddpo_reward::{Images, Prompt, Reward, RewardError, RewardInfo, check_batch};
 use tch::{Device, Kind, Tensor};
 
 use crate::artwork::{EntityKind, Set, listed_entities};
-use crate::asks::{Asks, Grammar};
 use crate::judge::{Judge, Role, Verdict};
+use crate::parsed_prompt::{Grammar, ParsedPrompt};
 use crate::pretrain::batch::from_bytes;
 use crate::scene::{Activity, Color, Pattern, Place, SCENE_SIDE};
 use crate::{Error, Result};
 
-/// Pictures that are looked at together: always as many, so that a score is the same to the bit in any batch.
+/// Images that are looked at together: always as many, so that a score is the same to the bit in any batch.
 const TOGETHER: usize = 16;
 
 /// Reads prompts as far as a judge can be asked about them; needs no weights.
@@ -61,7 +61,7 @@ impl Questions {
     ///
     /// # Errors
     /// [`Error::Prompt`] with what in it cannot be read, or cannot be judged.
-    pub fn read(&self, prompt: &str) -> Result<Asks> {
+    pub fn read(&self, prompt: &str) -> Result<ParsedPrompt> {
         let asks = self.grammar.read(prompt)?;
         let refused = |reason: String| Error::Prompt {
             prompt: prompt.to_owned(),
@@ -72,7 +72,7 @@ impl Questions {
         }
         if let Some(set) = asks.style.filter(|set| !self.role.sets().contains(set)) {
             return Err(refused(format!(
-                "the judge `{}` has not learned what a `{}` picture is",
+                "the judge `{}` has not learned what a `{}` image is",
                 self.role.name(),
                 set.style_word().unwrap_or_default()
             )));
@@ -81,7 +81,7 @@ impl Questions {
     }
 
     /// The entities that compete with those asked for: all of the same kind, such as the 45 training animals.
-    fn among(&self, asks: &Asks) -> Vec<usize> {
+    fn among(&self, asks: &ParsedPrompt) -> Vec<usize> {
         let kinds: Vec<EntityKind> = asks.entities.iter().map(|&i| self.entities[i].1).collect();
         let all = self.entities.iter().enumerate();
         all.filter(|(_, (_, kind))| kinds.contains(kind))
@@ -90,17 +90,17 @@ impl Questions {
     }
 }
 
-/// What a judge says of pictures and their prompts.
+/// What a judge says of images and their prompts.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Examined {
-    /// The score of each picture, in nats; at most 0.
+    /// The score of each image, in nats; at most 0.
     pub log_prob: Vec<f32>,
     /// Whether what the prompt names comes first among all entities of its kind; of a pair, both before all others.
     pub named_first: Vec<bool>,
 }
 
 impl Examined {
-    /// The share of pictures that show first what their prompt names; 0 of none.
+    /// The share of images that show first what their prompt names; 0 of none.
     pub fn named_first_rate(&self) -> f64 {
         let first = self.named_first.iter().filter(|&&first| first).count();
         first as f64 / self.named_first.len().max(1) as f64
@@ -152,33 +152,33 @@ impl Examiner {
     ///
     /// # Errors
     /// [`Error::Prompt`] with the first that cannot be judged.
-    pub fn read(&self, prompts: &[Prompt]) -> Result<Vec<Asks>> {
+    pub fn read(&self, prompts: &[Prompt]) -> Result<Vec<ParsedPrompt>> {
         let read = |prompt: &Prompt| self.questions.read(&prompt.text);
         prompts.iter().map(read).collect()
     }
 
-    /// The scores of pictures as tensors, differentiable.
+    /// The scores of images as tensors, differentiable.
     ///
     /// # Shapes
     /// - `images`: `[batch, 3, 64, 64]`, f32, in [-1, 1], on the judge's device
     /// - `asks`: batch
     /// - returns: `[batch]`, f32, in nats, at most 0
-    pub fn log_prob(&self, images: &Tensor, asks: &[Asks]) -> Tensor {
+    pub fn log_prob(&self, images: &Tensor, asks: &[ParsedPrompt]) -> Tensor {
         of_verdict(&self.judge.forward(images), asks)
     }
 
-    /// Scores and names of pictures, without gradient. What a picture gets does not depend on the others.
+    /// Scores and names of images, without gradient. What an image gets does not depend on the others.
     ///
     /// # Errors
-    /// [`RewardError::BadInput`] for pictures that are not of 64×64 pixels, for prompts that cannot be judged, and
-    /// where there is not one prompt for each picture.
+    /// [`RewardError::BadInput`] for images that are not of 64×64 pixels, for prompts that cannot be judged, and
+    /// where there is not one prompt for each image.
     pub fn examine(&self, images: &Images, prompts: &[Prompt]) -> ddpo_reward::Result<Examined> {
         check_batch(images, prompts)?;
         let actual = [images.width(), images.height()];
         if actual != [SCENE_SIDE; 2] {
             let expected = format!("{SCENE_SIDE}x{SCENE_SIDE} pixels");
             let actual = format!("{}x{}", actual[0], actual[1]);
-            return Err(RewardError::bad_input("pictures", expected, actual));
+            return Err(RewardError::bad_input("images", expected, actual));
         }
         let asks = self.read(prompts).map_err(|error| {
             RewardError::bad_input("prompts", "prompts of the pocket world", error)
@@ -193,8 +193,8 @@ impl Examiner {
         {
             let mut filled = bytes.to_vec();
             filled.resize(stride * TOGETHER, 0);
-            let pictures = from_bytes(&filled).to_device(self.device);
-            let verdict = self.judge.forward(&pictures).head(asks.len() as i64);
+            let images = from_bytes(&filled).to_device(self.device);
+            let verdict = self.judge.forward(&images).head(asks.len() as i64);
             let scores = of_verdict(&verdict, asks).to_device(Device::Cpu);
             let entity = verdict.entity.to_device(Device::Cpu);
             for (row, asks) in (0..).zip(asks) {
@@ -207,7 +207,7 @@ impl Examiner {
         Ok(examined)
     }
 
-    fn names_first(&self, entity: &Tensor, asks: &Asks) -> bool {
+    fn names_first(&self, entity: &Tensor, asks: &ParsedPrompt) -> bool {
         let value = |i: usize| entity.double_value(&[i as i64]);
         let asked = asks.entities.iter().map(|&i| value(i));
         let least = asked.fold(f64::INFINITY, f64::min);
@@ -218,7 +218,7 @@ impl Examiner {
 }
 
 impl Verdict {
-    /// Of the first `n` pictures.
+    /// Of the first `n` images.
     fn head(self, n: i64) -> Self {
         let head = |t: Tensor| t.narrow(0, 0, n);
         Self {
@@ -234,8 +234,8 @@ impl Verdict {
     }
 }
 
-fn of_verdict(verdict: &Verdict, asks: &[Asks]) -> Tensor {
-    let term = |head: &Tensor, label: &dyn Fn(&Asks) -> Option<usize>| {
+fn of_verdict(verdict: &Verdict, asks: &[ParsedPrompt]) -> Tensor {
+    let term = |head: &Tensor, label: &dyn Fn(&ParsedPrompt) -> Option<usize>| {
         let labels: Vec<Option<usize>> = asks.iter().map(label).collect();
         let on = |values: Tensor| values.to_device(head.device());
         let at: Vec<i64> = labels.iter().map(|it| it.unwrap_or(0) as i64).collect();
@@ -243,7 +243,7 @@ fn of_verdict(verdict: &Verdict, asks: &[Asks]) -> Tensor {
         let found = head.gather(1, &on(Tensor::from_slice(&at)).unsqueeze(1), false);
         found.squeeze_dim(1) * on(Tensor::from_slice(&asked))
     };
-    let second = |asks: &Asks| {
+    let second = |asks: &ParsedPrompt| {
         let second = asks.entities.get(1).copied();
         second.filter(|it| *it != asks.entities[0])
     };
@@ -337,7 +337,7 @@ impl DifferentiableReward for JudgeReward {
         let asks = self.0.read(prompts).map_err(ddpo_train::Error::model)?;
         let side = SCENE_SIDE as i64;
         let expected = [asks.len() as i64, 3, side, side];
-        ddpo_sched::check_shape(images, "pictures", &expected)?;
+        ddpo_sched::check_shape(images, "images", &expected)?;
         Ok(self.0.log_prob(&(images * 2.0 - 1.0), &asks))
     }
 }

@@ -1,4 +1,4 @@
-//! Small convolutional networks that say what is on a picture.
+//! Small convolutional networks that say what is on an image.
 //!
 //! Two of them, of different architecture and seed and trained on disjoint sets of drawings: one may serve as a
 //! reward, the other only ever measures, so that a policy cannot learn to please its examiner.
@@ -160,7 +160,7 @@ impl Role {
     }
 }
 
-/// What a judge thinks of pictures, as log-probabilities.
+/// What a judge thinks of images, as log-probabilities.
 pub struct Verdict {
     /// `[batch, entities]`.
     pub entity: Tensor,
@@ -331,7 +331,7 @@ impl Judge {
 }
 
 impl Judge {
-    /// [`Judge::forward`] a hundred pictures at a time, without gradient; through `vae` first, if there is one.
+    /// [`Judge::forward`] a hundred images at a time, without gradient; through `vae` first, if there is one.
     ///
     /// # Shapes
     /// - `images`: `[batch, 3, 64, 64]`, f32, in [-1, 1]

@@ -1,12 +1,12 @@
 #![doc = include_str!("../README.md")]
 pub mod artwork;
-pub mod asks;
 pub mod caption;
 pub mod content;
 mod embedded;
 mod error;
 pub mod judge;
 pub mod measure;
+pub mod parsed_prompt;
 pub mod pretrain;
 pub mod prompts;
 pub mod rates;

@@ -11,7 +11,7 @@ use crate::pretrain::batch::compose;
 use crate::pretrain::judges::labels;
 use crate::scene::{Composer, Mixture, Scene};
 
-/// What a judge gets right on one kind of pictures; each rate is over scenes of which the question can be asked.
+/// What a judge gets right on one kind of images; each rate is over scenes of which the question can be asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JudgeRates {
     /// Which of the 45 training animals, on scenes of one.
@@ -59,7 +59,7 @@ impl Drawings {
 const SEED: u64 = 7_000;
 
 impl JudgeRates {
-    /// Asks `judge` about `n` scenes a kind of training animals, through `vae` if there is one.
+    /// ParsedPrompt `judge` about `n` scenes a kind of training animals, through `vae` if there is one.
     ///
     /// # Errors
     /// What composing reports.
@@ -126,18 +126,18 @@ fn rate(log_probs: &Tensor, scenes: &[Scene], label: fn(&Scene) -> usize) -> Hit
 /// How often the right answer came first, and among the first five.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HitRate {
-    /// Share of pictures named right, in [0, 1].
+    /// Share of images named right, in [0, 1].
     pub first: f64,
-    /// Share of pictures whose name is among the five likeliest, in [0, 1].
+    /// Share of images whose name is among the five likeliest, in [0, 1].
     pub top_five: f64,
-    /// Pictures judged.
+    /// Images judged.
     pub n: usize,
 }
 
 impl HitRate {
     /// # Shapes
     /// - `log_probs`: `[batch, answers]`
-    /// - `truth`: the right answer's index a picture
+    /// - `truth`: the right answer's index an image
     /// - `among`: answers that compete; all others are left out
     pub fn of(log_probs: &Tensor, truth: &[usize], among: &[usize]) -> Self {
         let columns = Tensor::from_slice(&among.iter().map(|&i| i as i64).collect::<Vec<_>>());

@@ -1,6 +1,6 @@
 //! Scenes of the pocket world: drawn by lot from a seed, rendered to 64×64 bytes, never stored.
 //!
-//! A [`Composer`] turns (seed, index) into a [`Scene`], which says what is in the picture; a scene
+//! A [`Composer`] turns (seed, index) into a [`Scene`], which says what is in the image; a scene
 //! renders itself and captions itself. Nothing here depends on any other scene, so that any
 //! process can compose any part of a stream in any order.
 
@@ -27,7 +27,7 @@ pub const SCENE_SIDE: usize = 64;
 /// Bytes of a rendered scene: `[64, 64, 3]`, RGB.
 pub const SCENE_BYTES: usize = SCENE_SIDE * SCENE_SIDE * 3;
 
-/// A picture before it is drawn, and the labels of everything in it.
+/// An image before it is drawn, and the labels of everything in it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scene {
     /// What it shows.

@@ -8,7 +8,7 @@ pub const N_TOKENS: i64 = 24;
 
 /// Channels of the latents.
 ///
-/// Chosen between 8, whose pictures stay blurred, and 16, which learn more slowly; the two were not compared here.
+/// Chosen between 8, whose images stay blurred, and 16, which learn more slowly; the two were not compared here.
 /// With 12 the trained decoder reaches 25.2 dB (model card).
 pub const N_LATENTS: i64 = 12;
 

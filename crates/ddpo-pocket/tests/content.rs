@@ -134,7 +134,7 @@ fn composed_scenes_score_higher_with_their_own_captions_by_both_judges() {
 }
 
 #[test]
-fn the_gradient_is_that_of_finite_differences_and_stays_with_its_picture() {
+fn the_gradient_is_that_of_finite_differences_and_stays_with_its_image() {
     let (made, _, prompts) = scenes(3);
     let examiner = Examiner::embedded(Role::Reward, Device::Cpu).unwrap();
     let asks = examiner.read(&prompts).unwrap();
@@ -167,17 +167,17 @@ fn guidance_by_the_judge_follows_the_reward_itself() {
     let mut reward = JudgeReward::embedded(Device::Cpu).unwrap();
     let expected = reward.score(&images, &prompts).unwrap();
     let of_tensors: &dyn DifferentiableReward = &reward;
-    let pictures = (&made.images + 1.0) / 2.0;
-    let found = of_tensors.scores(&pictures, &prompts).unwrap();
+    let images = (&made.images + 1.0) / 2.0;
+    let found = of_tensors.scores(&images, &prompts).unwrap();
     for (found, expected) in Vec::<f32>::try_from(found).unwrap().iter().zip(&expected) {
         assert!(
             (found - expected).abs() < 1e-3,
             "{found}, expected {expected}"
         );
     }
-    let small = pictures.narrow(2, 0, 32);
+    let small = images.narrow(2, 0, 32);
     assert!(of_tensors.scores(&small, &prompts).is_err());
-    assert!(of_tensors.scores(&pictures, &prompts[1..]).is_err());
+    assert!(of_tensors.scores(&images, &prompts[1..]).is_err());
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn prompts_without_a_drawing_or_a_head_are_refused_by_name() {
         let error = check(set).expect_err(set.name()).to_string();
         assert!(error.contains(reason), "{error}");
     }
-    let of_style = |set: Set| format!("a {} picture of a cat", set.style_word().unwrap());
+    let of_style = |set: Set| format!("a {} image of a cat", set.style_word().unwrap());
     for (prompt, reason) in [
         (
             "a small cat".to_owned(),
@@ -210,7 +210,7 @@ fn prompts_without_a_drawing_or_a_head_are_refused_by_name() {
         ),
         (
             of_style(Set::FluentFlat),
-            "has not learned what a `flat` picture is",
+            "has not learned what a `flat` image is",
         ),
     ] {
         let error = JudgeReward::check(&numbered([prompt]))
@@ -222,7 +222,7 @@ fn prompts_without_a_drawing_or_a_head_are_refused_by_name() {
 }
 
 #[test]
-fn pictures_of_another_size_are_bad_input() {
+fn images_of_another_size_are_bad_input() {
     let mut reward = JudgeReward::embedded(Device::Cpu).unwrap();
     let images = Images::from_bytes(1, 32, 64, vec![0; 32 * 64 * 3]).unwrap();
     let error = reward.score(&images, &numbered(["cat"])).unwrap_err();

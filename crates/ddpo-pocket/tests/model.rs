@@ -19,7 +19,7 @@ fn max_abs(a: &Tensor, b: &Tensor) -> f64 {
 
 /// `tests/golden/pocket.py`: the same model, latents and noise in Python's pipeline.
 #[test]
-fn shipped_model_gives_the_picture_that_diffusers_gives() {
+fn shipped_model_gives_the_image_that_diffusers_gives() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/pocket");
     let golden = weights::read_all(&folder.join("pipeline.safetensors")).unwrap();
     let prompts = [
@@ -58,7 +58,7 @@ fn shipped_model_gives_the_picture_that_diffusers_gives() {
         .double_value(&[]);
     assert!(
         spread > 5.0,
-        "the pictures show nothing (standard deviation {spread})"
+        "the images show nothing (standard deviation {spread})"
     );
 }
 

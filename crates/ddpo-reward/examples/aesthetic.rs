@@ -1,4 +1,4 @@
-//! LAION's score of a picture, with the published weights:
+//! LAION's score of an image, with the published weights:
 //! `cargo run -p ddpo-reward --features aesthetic --example aesthetic -- CLIP_FOLDER sac+logos+ava1-l14-linearMSE.pth`.
 
 use std::path::Path;

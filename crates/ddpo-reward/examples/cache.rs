@@ -1,6 +1,6 @@
 //! Scores that are remembered: `cargo run -p ddpo-reward --features cache --example cache -- FOLDER`.
 //!
-//! The second time nothing is computed, and a picture that was not scored the first time is an error.
+//! The second time nothing is computed, and an image that was not scored the first time is an error.
 
 use ddpo_reward::{Cached, Images, JpegCompressibility, Missing, Result, Reward, RewardError};
 

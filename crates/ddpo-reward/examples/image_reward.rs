@@ -1,4 +1,4 @@
-//! ImageReward of a picture and a prompt, with the published weights:
+//! ImageReward of an image and a prompt, with the published weights:
 //! `cargo run -p ddpo-reward --features image-reward --example image_reward -- FOLDER` with `ImageReward.pt` and
 //! `vocab.txt` in it.
 

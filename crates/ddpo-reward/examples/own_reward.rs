@@ -1,4 +1,4 @@
-//! A reward of one's own: pictures that are dark score high.
+//! A reward of one's own: images that are dark score high.
 
 use ddpo_reward::{Images, Prompt, Result, Reward, check_batch};
 

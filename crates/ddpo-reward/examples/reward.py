@@ -1,4 +1,4 @@
-"""Bright pictures score high: a reward for `reward.kind = "command"`. Needs Pillow."""
+"""Bright images score high: a reward for `reward.kind = "command"`. Needs Pillow."""
 import base64, io, json, sys
 from PIL import Image, ImageStat
 

@@ -5,9 +5,9 @@ use ddpo_encoder::AestheticModel;
 use crate::networks::each;
 use crate::{Images, Prompt, Result, Reward, RewardInfo};
 
-/// How people would rate the picture, about 1 to 10; pictures of Stable Diffusion v1.4 have 5 to 6, more is better.
+/// How people would rate the image, about 1 to 10; images of Stable Diffusion v1.4 have 5 to 6, more is better.
 ///
-/// The prompt does not count. Pictures are scored one at a time, so that a score does not depend on its batch to the
+/// The prompt does not count. Images are scored one at a time, so that a score does not depend on its batch to the
 /// bit.
 pub struct Aesthetic {
     model: AestheticModel,

@@ -2,7 +2,7 @@
 
 use crate::{Images, Prompt, Result, Reward, RewardInfo, reward::check_batch};
 
-/// How colourful a picture is: 0 for grey, about 109 for "extremely colourful" photographs.
+/// How colourful an image is: 0 for grey, about 109 for "extremely colourful" photographs.
 ///
 /// With the opponent axes `rg = R − G` and `yb = (R + G) / 2 − B` of every pixel (0-255), their population
 /// standard deviations σ and means μ, the score is
@@ -38,7 +38,7 @@ impl Reward for Colourfulness {
     }
 }
 
-/// The score of one picture of interleaved RGB bytes; 0 if there is no pixel.
+/// The score of one image of interleaved RGB bytes; 0 if there is no pixel.
 pub fn colourfulness(rgb: &[u8]) -> f64 {
     let n = (rgb.len() / 3) as f64;
     if n == 0.0 {
@@ -55,7 +55,7 @@ pub fn colourfulness(rgb: &[u8]) -> f64 {
         yb2 += e * e;
     }
     let variance = |sum: i64, squares: i64| {
-        // n² var, exact up to 2^127: no cancellation on nearly flat pictures.
+        // n² var, exact up to 2^127: no cancellation on nearly flat images.
         let n_pixels = (rgb.len() / 3) as i128;
         let scaled = n_pixels * i128::from(squares) - i128::from(sum) * i128::from(sum);
         scaled as f64 / (n * n)
@@ -79,10 +79,10 @@ mod tests {
     }
 
     #[test]
-    fn a_single_odd_pixel_in_a_large_flat_picture_counts() {
-        let mut picture = [10, 200, 30].repeat(1 << 20);
-        let flat = colourfulness(&picture);
-        picture[0] = 11;
-        assert!(colourfulness(&picture) > flat);
+    fn a_single_odd_pixel_in_a_large_flat_image_counts() {
+        let mut image = [10, 200, 30].repeat(1 << 20);
+        let flat = colourfulness(&image);
+        image[0] = 11;
+        assert!(colourfulness(&image) > flat);
     }
 }

@@ -1,6 +1,6 @@
 //! A reward in another language: a program that reads and writes JSON lines (feature `command`).
 //!
-//! For each picture the program gets a line on its standard input and answers with a line on its standard
+//! For each image the program gets a line on its standard input and answers with a line on its standard
 //! output, in the same order:
 //!
 //! ```text

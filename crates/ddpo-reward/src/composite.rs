@@ -83,7 +83,7 @@ impl Reward for Composite {
         collect(self, images, prompts)
     }
 
-    /// Part after part; a picture is known as soon as its last part is.
+    /// Part after part; an image is known as soon as its last part is.
     ///
     /// When a part fails, what the parts before it said is lost, unless they are kept in a cache: put the part
     /// that fails most easily first.
@@ -115,7 +115,7 @@ impl Reward for Composite {
                 }
             })?;
             if p != last && so_far.values().any(|score| score.parts.len() != p + 1) {
-                return Err(RewardError::bad_answer(name, "a picture without a score"));
+                return Err(RewardError::bad_answer(name, "an image without a score"));
             }
         }
         Ok(())
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
     use crate::Colourfulness;
 
-    /// The first byte of a picture.
+    /// The first byte of an image.
     struct FirstByte;
 
     impl Reward for FirstByte {

@@ -6,7 +6,7 @@
 
 use crate::{Images, Prompt, Reward, RewardError};
 
-/// Checks the contract of [`Reward`] on 64×64 pictures made for the purpose.
+/// Checks the contract of [`Reward`] on 64×64 images made for the purpose.
 ///
 /// # Panics
 /// With the name of the reward and the broken promise.
@@ -15,14 +15,14 @@ pub fn conforms(reward: &mut dyn Reward) {
     conforms_on(reward, &images, &prompts);
 }
 
-/// [`conforms`] on a batch of the caller's: at least three pictures, one prompt each.
+/// [`conforms`] on a batch of the caller's: at least three images, one prompt each.
 ///
 /// # Panics
 /// With the name of the reward and the broken promise.
 pub fn conforms_on(reward: &mut dyn Reward, images: &Images, prompts: &[Prompt]) {
     let name = reward.name().to_owned();
     assert!(!name.is_empty(), "a reward has a name");
-    assert!(images.len() >= 3, "the suite needs three pictures or more");
+    assert!(images.len() >= 3, "the suite needs three images or more");
     let mut score = |images: &Images, prompts: &[Prompt]| {
         reward
             .score(images, prompts)
@@ -89,7 +89,7 @@ fn batch() -> (Images, Vec<Prompt>) {
             }
         }
     }
-    let images = Images::from_bytes(4, SIDE, SIDE, bytes).expect("four pictures");
+    let images = Images::from_bytes(4, SIDE, SIDE, bytes).expect("four images");
     (
         images,
         crate::prompts::numbered(["cat", "dog", "cat", "ant"]),

@@ -23,7 +23,7 @@ pub enum RewardError {
         /// What happened, as a lower-case fragment.
         reason: String,
     },
-    /// A service said no to this very request or picture, and will again: a wrong address, model or key, or a
+    /// A service said no to this very request or image, and will again: a wrong address, model or key, or a
     /// model that will not answer.
     #[error("reward {reward} was refused: {reason}")]
     Refused {

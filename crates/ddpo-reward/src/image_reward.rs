@@ -5,9 +5,9 @@ use ddpo_encoder::ImageReward;
 use crate::networks::each;
 use crate::{Images, Prompt, Result, Reward, RewardInfo};
 
-/// How much people would prefer the picture for its prompt: about -2.3 to 2, more is better.
+/// How much people would prefer the image for its prompt: about -2.3 to 2, more is better.
 ///
-/// Pictures are scored one at a time, so that a score does not depend on its batch to the bit.
+/// Images are scored one at a time, so that a score does not depend on its batch to the bit.
 pub struct ImageRewardScore {
     model: ImageReward,
     weights: String,

@@ -1,10 +1,10 @@
-//! A batch of pictures as bytes, and the prompts that they were made for.
+//! A batch of images as bytes, and the prompts that they were made for.
 
 use ndarray::{Array4, ArrayView3, ArrayView4, Axis, concatenate};
 
 use crate::{Result, RewardError};
 
-/// A batch of RGB pictures.
+/// A batch of RGB images.
 ///
 /// Bytes rather than tensors: a reward needs no libtorch, and what it scores is what a viewer sees.
 /// Always in standard (row-major) layout with three channels and at least one pixel.
@@ -51,12 +51,12 @@ impl Images {
         Self::new(pixels)
     }
 
-    /// How many pictures.
+    /// How many images.
     pub fn len(&self) -> usize {
         self.0.dim().0
     }
 
-    /// Whether there is no picture.
+    /// Whether there is no image.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -76,12 +76,12 @@ impl Images {
         self.0.view()
     }
 
-    /// The pictures in turn, each `[height, width, 3]`.
+    /// The images in turn, each `[height, width, 3]`.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = ArrayView3<'_, u8>> {
         self.0.outer_iter()
     }
 
-    /// The row-major bytes of each picture in turn, `height * width * 3` each.
+    /// The row-major bytes of each image in turn, `height * width * 3` each.
     pub fn iter_bytes(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         let stride = self.height() * self.width() * 3;
         self.bytes().chunks_exact(stride)
@@ -94,7 +94,7 @@ impl Images {
             .expect("the constructor makes the layout row-major")
     }
 
-    /// The pictures with these indices, in this order.
+    /// The images with these indices, in this order.
     ///
     /// # Panics
     /// If an index is not below [`len`](Self::len).
@@ -126,7 +126,7 @@ impl Images {
     }
 }
 
-/// What a picture was asked to show.
+/// What an image was asked to show.
 ///
 /// The number is the prompt's place in its set; per-prompt statistics are kept by it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

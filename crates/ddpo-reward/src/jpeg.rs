@@ -13,13 +13,13 @@ use crate::{Images, Prompt, Result, Reward, RewardError, RewardInfo, reward::che
 /// Quality of the paper's JPEG files.
 pub const QUALITY: i32 = 95;
 
-/// Minus the size as a JPEG file, in kB of 1000 bytes: at most about −0.6, more is a simpler picture.
+/// Minus the size as a JPEG file, in kB of 1000 bytes: at most about −0.6, more is a simpler image.
 ///
-/// The floor is the file of a flat picture: 0.7 kB at 64×64, 4.7 kB at 512×512.
+/// The floor is the file of a flat image: 0.7 kB at 64×64, 4.7 kB at 512×512.
 #[derive(Debug)]
 pub struct JpegCompressibility(JpegSize);
 
-/// The size as a JPEG file, in kB of 1000 bytes: more is a busier picture.
+/// The size as a JPEG file, in kB of 1000 bytes: more is a busier image.
 #[derive(Debug)]
 pub struct JpegIncompressibility(JpegSize);
 
@@ -74,7 +74,7 @@ impl JpegSize {
         })
     }
 
-    /// The file of one picture: row-major RGB bytes of `height` rows of `width` pixels.
+    /// The file of one image: row-major RGB bytes of `height` rows of `width` pixels.
     ///
     /// # Errors
     /// [`RewardError::BadInput`] unless there are `height * width * 3` bytes, [`RewardError::Permanent`] if
@@ -106,7 +106,7 @@ impl JpegSize {
         Ok(&self.buffer[..n])
     }
 
-    /// File sizes in bytes, one for each picture.
+    /// File sizes in bytes, one for each image.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).

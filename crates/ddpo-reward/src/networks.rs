@@ -3,7 +3,7 @@
 use crate::reward::check_batch;
 use crate::{Images, Prompt, Result, RewardError};
 
-/// A score for each picture and its prompt, one after another.
+/// A score for each image and its prompt, one after another.
 pub(crate) fn each(
     name: &str,
     images: &Images,
@@ -18,7 +18,7 @@ pub(crate) fn each(
             match value.is_finite() {
                 true => Ok(value),
                 false => {
-                    let reason = format!("picture {i} of the batch has the score {value}");
+                    let reason = format!("image {i} of the batch has the score {value}");
                     Err(RewardError::permanent(name, reason))
                 }
             }

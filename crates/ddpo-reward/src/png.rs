@@ -1,8 +1,8 @@
-//! Pictures as PNG files, for those who score them elsewhere.
+//! Images as PNG files, for those who score them elsewhere.
 
 use crate::{Result, RewardError};
 
-/// The file of one picture of interleaved RGB bytes.
+/// The file of one image of interleaved RGB bytes.
 ///
 /// # Errors
 /// [`RewardError::Permanent`] if the encoder fails.

@@ -165,7 +165,7 @@ pub const ACTIVITIES: [&str; 3] = ["washing the dishes", "riding a bike", "playi
 /// The three activities as the paper's text writes them: Black et al. 2023, section 6.2 and appendix D.6.
 pub const PAPER_ACTIVITIES: [&str; 3] = ["washing dishes", "riding a bike", "playing chess"];
 
-/// Prompts whose pictures the paper's website shows: a few animals with each of the activities.
+/// Prompts whose images the paper's website shows: a few animals with each of the activities.
 ///
 /// <https://rl-diffusion.github.io>, section on prompt alignment.
 pub const SHOWN_ACTIVITIES: [&str; 10] = [
@@ -193,7 +193,7 @@ pub const COUNTED_ANIMALS: [&str; 22] = [
 /// How many of them: two to eight, both ends included (jannerm/ddpo, commit f0b6ca7, `llava_counting`).
 pub const COUNTS: [&str; 7] = ["two", "three", "four", "five", "six", "seven", "eight"];
 
-/// Counts whose pictures the paper and its website show.
+/// Counts whose images the paper and its website show.
 ///
 /// Black et al. 2023, fig. 7 (eight turtles); <https://rl-diffusion.github.io>, section on over-optimisation, the first
 /// three of its 24.

@@ -79,14 +79,14 @@ pub trait Reward: Send {
     }
 }
 
-/// What a picture is worth, with what led to it.
+/// What an image is worth, with what led to it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Score {
     /// Finite; higher is better.
     pub value: f32,
     /// Scores of the parts of a composite reward, in the order of [`Reward::parts`].
     pub parts: Vec<f32>,
-    /// What a service or a program said about the picture; empty if the reward asks none.
+    /// What a service or a program said about the image; empty if the reward asks none.
     pub answer: String,
 }
 

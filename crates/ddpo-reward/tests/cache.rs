@@ -10,7 +10,7 @@ use ddpo_reward::{
     Cached, Images, Missing, Prompt, Result, Reward, RewardError, Score, check_batch, prompts,
 };
 
-/// The first byte; counts what it is asked, and fails at a picture that begins with 13.
+/// The first byte; counts what it is asked, and fails at an image that begins with 13.
 #[derive(Debug)]
 struct FirstByte {
     asked: Arc<AtomicUsize>,
@@ -154,7 +154,7 @@ fn image_size_prompt_name_and_version_tell_scores_apart() {
     missing(&one, &same, "2");
     missing(&one, &prompts::numbered(["q"]), "1");
     missing(&images(&[3]).0, &same, "1");
-    // The same bytes as two pictures of one pixel.
+    // The same bytes as two images of one pixel.
     let wide = Images::from_bytes(1, 1, 2, vec![1, 1, 2, 2, 1, 2]).unwrap();
     missing(&wide, &same, "1");
 }

@@ -1,4 +1,4 @@
-//! Against Pillow and numpy; `tests/golden/jpeg.py` generates pictures and expected values.
+//! Against Pillow and numpy; `tests/golden/jpeg.py` generates images and expected values.
 #![cfg(feature = "jpeg")]
 
 use std::path::Path;
@@ -52,7 +52,7 @@ fn cases() -> Vec<Case> {
 #[test]
 fn jpeg_files_are_pillow_s_byte_for_byte() {
     let cases = cases();
-    assert!(cases.len() >= 200, "{} pictures", cases.len());
+    assert!(cases.len() >= 200, "{} images", cases.len());
     let mut size = JpegSize::new(QUALITY).unwrap();
     for case in &cases {
         let (height, width) = (case.images.height(), case.images.width());

@@ -1,7 +1,7 @@
 //! What sampling leaves behind for training: every latent of every step, on the host, in f32.
 
 use ddpo_sched::{DenoiseInput, Gaussian, LogProb, Sampler, StepRecord, check_shape};
-use ddpo_train::{Error, Keep, Landing, Persist, Result, StateReader, StateWriter};
+use ddpo_train::{Error, HostStaging, Keep, Persist, Result, StateReader, StateWriter};
 use tch::{Device, Kind, Tensor};
 
 /// Denoising trajectories of some samples.
@@ -23,7 +23,7 @@ pub struct Rollout {
 pub(crate) struct Trajectories {
     reduce: LogProb,
     /// Latents and log-probabilities of the batch that is being drawn.
-    current: Option<(Landing, Landing)>,
+    current: Option<(HostStaging, HostStaging)>,
     parts: Vec<Rollout>,
 }
 
@@ -54,8 +54,8 @@ impl Keep for Trajectories {
             let n = shape[0];
             shape.insert(0, n_steps + 1);
             (
-                Landing::new(&shape, Kind::Float, device),
-                Landing::new(&[n_steps, n], Kind::Float, device),
+                HostStaging::new(&shape, Kind::Float, device),
+                HostStaging::new(&[n_steps, n], Kind::Float, device),
             )
         });
         // Nothing here waits for the device: the next step is queued while these are under way.

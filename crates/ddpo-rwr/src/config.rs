@@ -43,7 +43,7 @@ pub struct RwrConfig {
 /// Which x₀ the denoising loss is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Latents {
-    /// Drawn from the encoder's posterior of the decoded picture, afresh for every update (the JAX code).
+    /// Drawn from the encoder's posterior of the decoded image, afresh for every update (the JAX code).
     Reencoded,
     /// The latents that were sampled (the paper's x₀ ~ p_θ).
     Sampled,

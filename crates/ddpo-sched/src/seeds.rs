@@ -27,7 +27,7 @@ pub enum Stream {
     Timesteps,
     /// Initial weights; index = tensor.
     Weights,
-    /// Pictures for evaluation, apart from those for training; index = sample id.
+    /// Images for evaluation, apart from those for training; index = sample id.
     Evaluation,
     /// Training data that is composed or drawn; index = example.
     Data,

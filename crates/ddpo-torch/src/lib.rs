@@ -7,8 +7,8 @@ pub mod error;
 mod ffi;
 mod file;
 pub mod foreach;
+pub mod host_staging;
 mod index;
-pub mod landing;
 pub mod memory;
 pub mod nn;
 mod pickle;
@@ -23,6 +23,6 @@ pub use cuda::{
 };
 pub use error::{Error, Result};
 pub use foreach::{foreach_lerp_, foreach_mul_, foreach_norm, global_norm};
-pub use landing::Landing;
+pub use host_staging::HostStaging;
 pub use memory::PeakMemory;
 pub use weights::{Init, Scope, Store};

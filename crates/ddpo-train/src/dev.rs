@@ -1,7 +1,7 @@
 //! For tests (feature `dev`): a world so small that training in it takes seconds, and a suite that every
 //! `Collective` passes.
 //!
-//! Pictures are 2 × 2 pixels, a latent is the picture itself, and the policy starts as the exact denoiser of
+//! Images are 2 × 2 pixels, a latent is the image itself, and the policy starts as the exact denoiser of
 //! standard normal latents plus a small network. Prompts ask for red or blue.
 
 use std::cell::Cell;
@@ -122,7 +122,7 @@ impl Persist for TinyPolicy {
     }
 }
 
-/// One-hot conditioning by prompt number, and pictures that are their latents: `128 + 40 x`.
+/// One-hot conditioning by prompt number, and images that are their latents: `128 + 40 x`.
 #[derive(Debug, Clone, Copy)]
 pub struct Pixels;
 
@@ -147,7 +147,7 @@ impl Decoder for Pixels {
     }
 }
 
-/// As if the picture were a latent that was rounded: the standard deviation is 0.05, about ten times that of
+/// As if the image were a latent that was rounded: the standard deviation is 0.05, about ten times that of
 /// rounding, so that what is drawn from it shows.
 impl Encoder for Pixels {
     fn encode(&self, images: &Images) -> Result<Posterior> {
@@ -186,12 +186,12 @@ impl Reward for AskedColour {
     }
 }
 
-/// [`AskedColour`] behind a service that is gone after so many pictures.
+/// [`AskedColour`] behind a service that is gone after so many images.
 #[derive(Debug, Clone)]
 pub struct Service {
-    /// How many pictures it still scores.
+    /// How many images it still scores.
     pub left: usize,
-    /// The bytes of every picture that it scored, over all clones.
+    /// The bytes of every image that it scored, over all clones.
     pub asked: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
@@ -309,7 +309,7 @@ pub struct Recorder {
     pub skipped: Vec<String>,
     /// (epoch, sample id, reward, advantage) of each sample.
     pub samples: Vec<(u64, u64, f32, f32)>,
-    /// Pictures with their epochs and sample ids.
+    /// Images with their epochs and sample ids.
     pub images: Vec<(u64, Vec<u64>, Images)>,
     /// Request this when the given number of updates has been taken.
     pub stop_after: Option<(usize, StopFlag)>,

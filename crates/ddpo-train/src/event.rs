@@ -6,7 +6,7 @@ use ddpo_sched::{LatentBatch, NoiseSource, Sampler, StepRecord, sample};
 use crate::{Conditioner, Decoder, Guide, Policy, Result, StopFlag};
 use std::path::Path;
 
-/// Watches a run: progress bars, tables, pictures, event files.
+/// Watches a run: progress bars, tables, images, event files.
 pub trait Observer {
     /// Something happened.
     ///
@@ -14,7 +14,7 @@ pub trait Observer {
     /// Ends the run.
     fn on(&mut self, event: &Event<'_>) -> Result<()>;
 
-    /// The run is between epochs: before the first, and after each. The time to draw pictures.
+    /// The run is between epochs: before the first, and after each. The time to draw images.
     ///
     /// # Errors
     /// Ends the run.
@@ -39,18 +39,18 @@ pub struct Boundary<'a> {
     pub sampler: &'a dyn Sampler,
     /// Text to conditioning.
     pub conditioner: &'a dyn Conditioner,
-    /// Latents to pictures.
+    /// Latents to images.
     pub decoder: &'a dyn Decoder,
     /// Shape of one latent.
     pub latent_shape: &'a [i64],
-    /// How pictures are drawn, where it is not by the policy and the sampler of the run.
+    /// How images are drawn, where it is not by the policy and the sampler of the run.
     pub guide: Option<&'a dyn Guide>,
     /// Whether the run is asked to stop; none where it cannot stop here.
     pub stop: Option<&'a StopFlag>,
 }
 
 impl Boundary<'_> {
-    /// Denoising steps of a picture.
+    /// Denoising steps of an image.
     pub fn n_steps(&self) -> usize {
         match self.guide {
             None => self.sampler.steps().len(),
@@ -58,10 +58,10 @@ impl Boundary<'_> {
         }
     }
 
-    /// Draws one batch of pictures with the policy as it is now.
+    /// Draws one batch of images with the policy as it is now.
     ///
     /// What a sample looks like depends on its prompt, its id and `noise`, not on the batch.
-    /// `progress` is told of every denoising step, with how many pictures took it.
+    /// `progress` is told of every denoising step, with how many images took it.
     ///
     /// # Errors
     /// What conditioner, network, noise or decoder report. [`Error::Stopped`](crate::Error::Stopped) on request while a
@@ -148,7 +148,7 @@ pub enum Event<'a> {
         /// Of how much.
         total: u64,
     },
-    /// Pictures were made and are on their way to the reward.
+    /// Images were made and are on their way to the reward.
     BatchSampled {
         /// Which epoch.
         epoch: u64,
@@ -156,7 +156,7 @@ pub enum Event<'a> {
         sample_ids: &'a [u64],
         /// What each was asked to show.
         prompts: &'a [Prompt],
-        /// The pictures.
+        /// The images.
         images: &'a Images,
     },
     /// All rewards of an epoch, from all ranks, by sample id.
@@ -239,7 +239,7 @@ pub struct SampleRow {
     pub advantage: f32,
     /// What the parts of the reward said, in the order of [`RewardWorker::parts`](crate::RewardWorker::parts).
     pub parts: Vec<f32>,
-    /// What the reward was told about the picture; empty if it asks nobody.
+    /// What the reward was told about the image; empty if it asks nobody.
     pub answer: String,
 }
 

@@ -1,4 +1,4 @@
-//! Pictures that are drawn otherwise than by walking the policy's own sampler.
+//! Images that are drawn otherwise than by walking the policy's own sampler.
 
 use ddpo_reward::Prompt;
 use ddpo_sched::{LatentBatch, NoiseSource, StepRecord};
@@ -14,7 +14,7 @@ pub trait Guide {
     /// Denoising steps of a sample, as `observe` sees them.
     fn n_steps(&self) -> usize;
 
-    /// Samples that it draws together; more need more memory and give the same pictures.
+    /// Samples that it draws together; more need more memory and give the same images.
     fn batch(&self) -> usize;
 
     /// Draws x₀ latents; `batch.cond` is the conditioning of `prompts`. `observe` sees every step and may end the walk

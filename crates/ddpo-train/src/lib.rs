@@ -22,7 +22,7 @@ mod unscored;
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use collective::{Collective, Solo, Threads};
 pub use ddpo_reward::{Images, Prompt};
-pub use ddpo_torch::Landing;
+pub use ddpo_torch::HostStaging;
 pub use error::{Error, Result};
 pub use event::{Boundary, Event, Observer, Phase, Report, SampleRow};
 pub use guide::Guide;

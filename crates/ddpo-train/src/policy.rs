@@ -46,16 +46,16 @@ pub trait Conditioner {
     fn embed(&self, prompts: &[Prompt]) -> Result<Tensor>;
 }
 
-/// Turns latents into pictures.
+/// Turns latents into images.
 pub trait Decoder {
-    /// Pictures of x₀ latents, f32 `[batch, channels, height, width]`.
+    /// Images of x₀ latents, f32 `[batch, channels, height, width]`.
     ///
     /// # Errors
     /// What the decoder reports.
     fn decode(&self, latents: &Tensor) -> Result<Images>;
 }
 
-/// What an encoder says of pictures: a diagonal Gaussian over latents, in the scale that the policy sees.
+/// What an encoder says of images: a diagonal Gaussian over latents, in the scale that the policy sees.
 #[derive(Debug)]
 pub struct Posterior {
     /// f32 `[batch, channels, height, width]`.
@@ -74,9 +74,9 @@ impl Posterior {
     }
 }
 
-/// Turns pictures into latents.
+/// Turns images into latents.
 pub trait Encoder {
-    /// Where the latents of pictures lie, on the encoder's device, without gradient.
+    /// Where the latents of images lie, on the encoder's device, without gradient.
     ///
     /// # Errors
     /// What the encoder reports.

@@ -1,4 +1,4 @@
-//! Rewards on threads of their own, so that pictures are scored while the next batch is sampled.
+//! Rewards on threads of their own, so that images are scored while the next batch is sampled.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -42,7 +42,7 @@ struct Job {
     answer: Sender<(Vec<Option<Score>>, Option<RewardError>)>,
 }
 
-/// Threads that score pictures.
+/// Threads that score images.
 #[derive(Debug)]
 pub struct RewardWorker {
     name: String,
@@ -162,7 +162,7 @@ pub struct Ticket {
 /// What became of a batch.
 #[derive(Debug)]
 pub struct Answered {
-    /// What is known of each picture; every score is finite.
+    /// What is known of each image; every score is finite.
     pub scores: Vec<Option<Score>>,
     /// Why some are not known.
     pub error: Option<Error>,

@@ -1,7 +1,7 @@
 //! Drawing and scoring an epoch's samples, the same for every algorithm.
 //!
 //! An algorithm says which samples this rank draws and takes what it needs of them through [`Keep`]: whole
-//! trajectories, or what the pictures are made of. Denoising, decoding, rewards on their threads, stopping on
+//! trajectories, or what the images are made of. Denoising, decoding, rewards on their threads, stopping on
 //! request and the exchange of rewards between ranks are done here.
 
 use std::sync::Arc;
@@ -53,10 +53,10 @@ pub trait Keep: Persist {
     /// Ends the epoch, before anything is scored.
     fn drawn(&mut self, sample_ids: &[u64], cond: &Tensor, x_0: &Tensor) -> Result<()>;
 
-    /// The pictures of that batch.
+    /// The images of that batch.
     ///
     /// # Errors
-    /// Ends the epoch, before these pictures are scored.
+    /// Ends the epoch, before these images are scored.
     fn decoded(&mut self, images: &Images) -> Result<()> {
         let _ = images;
         Ok(())
@@ -74,7 +74,7 @@ pub struct Scored {
     pub reward: f32,
     /// What its parts said, if it has any.
     pub parts: Vec<f32>,
-    /// What it was told about the picture; empty if it asks nobody. Of samples of this rank only.
+    /// What it was told about the image; empty if it asks nobody. Of samples of this rank only.
     pub answer: String,
 }
 
@@ -98,7 +98,7 @@ impl Rollouts {
 
 /// Draws, decodes and scores this rank's share, and exchanges the rewards with the other ranks.
 ///
-/// Pictures go to the reward as they come, so that it works while the next batch is denoised.
+/// Images go to the reward as they come, so that it works while the next batch is denoised.
 ///
 /// When the reward fails, on any rank, all that was drawn and all that was scored is put into `unscored`, with the
 /// state of `keep`; given back with the same epoch, the drawing is left out and only what has no score is asked for.
@@ -117,7 +117,7 @@ pub fn rollout(
     }
     let begin = Instant::now();
     let kept = unscored.take().filter(|kept| kept.epoch == share.epoch);
-    let (mut pictures, tickets) = match kept {
+    let (mut partial, tickets) = match kept {
         Some(kept) => {
             kept.check(share)?;
             kept.restore(keep)?;
@@ -131,40 +131,40 @@ pub fn rollout(
         }
     };
     let sampled = Instant::now();
-    let waited = wait(ctx, &mut pictures, tickets);
+    let waited = wait(ctx, &mut partial, tickets);
     if let Err(error) = agree(ctx.collective, ctx.device, waited) {
         // Several ranks do not stop in the middle of an epoch on request, but all do when a reward fails.
         if ctx.collective.world() == 1 || error.is_of_reward() {
-            pictures.keep(keep)?;
-            *unscored = Some(pictures);
+            partial.keep(keep)?;
+            *unscored = Some(partial);
         }
         return Err(error);
     }
     Ok(Rollouts {
         wait_seconds: sampled.elapsed().as_secs_f64(),
         sample_seconds: (sampled - begin).as_secs_f64(),
-        samples: exchange(ctx, share, pictures.scores())?,
+        samples: exchange(ctx, share, partial.scores())?,
     })
 }
 
 /// Takes in the scores as they come. After the first error, waits for what is being scored and no more.
 fn wait(
     ctx: &mut Context<'_>,
-    pictures: &mut Unscored,
+    partial: &mut Unscored,
     tickets: Vec<(Vec<usize>, Ticket)>,
 ) -> Result<()> {
     let (total, mut first) = (tickets.len() as u64, None);
     for (done, (rows, ticket)) in (1..).zip(tickets) {
         let (may_stop, stop) = (ctx.collective.world() == 1, ctx.stop.clone());
         let answered = ticket.settle(&|| !(may_stop && stop.requested()));
-        pictures.take_in(&rows, answered.scores);
+        partial.take_in(&rows, answered.scores);
         if let (Some(error), None) = (answered.error, &first) {
             ctx.rewards.drop_queued();
             first = Some(error);
         }
         if first.is_none() {
             ctx.emit(&Event::Progress {
-                epoch: pictures.epoch,
+                epoch: partial.epoch,
                 phase: Phase::Reward,
                 done,
                 total,
@@ -194,7 +194,7 @@ fn draw(
     ctx: &mut Context<'_>,
     share: &Share<'_>,
     keep: &mut dyn Keep,
-    pictures: &mut Unscored,
+    partial: &mut Unscored,
 ) -> Result<Vec<(Vec<usize>, Ticket)>> {
     let mut tickets = Vec::new();
     for (at, chunk) in share.sample_ids.chunks(share.batch.max(1)).enumerate() {
@@ -213,7 +213,7 @@ fn draw(
             prompts: &prompts,
             images: &images,
         })?;
-        let rows = pictures.add(Arc::clone(&images));
+        let rows = partial.add(Arc::clone(&images));
         tickets.push((rows, ctx.rewards.submit(images, prompts)));
     }
     Ok(tickets)

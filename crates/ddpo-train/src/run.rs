@@ -34,7 +34,7 @@ pub trait Algorithm: Persist {
     /// [`Error::NonFinite`] if too many updates in a row had to be left out.
     fn update(&mut self, ctx: &mut Context<'_>, batch: Self::Batch) -> Result<Report>;
 
-    /// How pictures are drawn from the first epoch on, where the algorithm changes that and not the policy.
+    /// How images are drawn from the first epoch on, where the algorithm changes that and not the policy.
     fn guide(&self) -> Option<&dyn Guide> {
         None
     }
@@ -48,15 +48,15 @@ pub struct Context<'a> {
     pub optimizer: &'a mut dyn Optimizer,
     /// How latents are drawn.
     pub sampler: &'a dyn Sampler,
-    /// What pictures are worth.
+    /// What images are worth.
     pub rewards: &'a RewardWorker,
     /// What can be asked for; each sample draws one of these, uniformly.
     pub prompts: &'a [Prompt],
     /// Prompts to conditioning.
     pub conditioner: &'a dyn Conditioner,
-    /// Latents to pictures.
+    /// Latents to images.
     pub decoder: &'a dyn Decoder,
-    /// Pictures to latents, for algorithms that train on pictures.
+    /// Images to latents, for algorithms that train on images.
     pub encoder: &'a dyn Encoder,
     /// The policy before training, for algorithms that stay near to it.
     pub reference: Option<&'a dyn Denoiser>,

@@ -9,14 +9,14 @@ use tch::Tensor;
 use crate::rollout::prompt_of;
 use crate::{Context, Error, Keep, Persist, Result, Share, StateReader, StateWriter, Ticket};
 
-/// Pictures of an epoch, the scores that are known, and what the algorithm has taken from the denoising loop.
+/// Images of an epoch, the scores that are known, and what the algorithm has taken from the denoising loop.
 ///
 /// An algorithm has one as part of its state and lends it to [`rollout`](crate::rollout).
 #[derive(Debug)]
 pub struct Unscored {
     pub(crate) epoch: u64,
     images: Vec<Arc<Images>>,
-    /// One a picture, over all batches.
+    /// One an image, over all batches.
     scores: Vec<Option<Score>>,
     /// State of the algorithm's [`Keep`].
     kept: StateReader,
@@ -42,7 +42,7 @@ impl Unscored {
         }
     }
 
-    /// Adds a batch; which rows its pictures have.
+    /// Adds a batch; which rows its images have.
     pub(crate) fn add(&mut self, images: Arc<Images>) -> Vec<usize> {
         let first = self.scores.len();
         self.scores.resize(first + images.len(), None);
@@ -57,7 +57,7 @@ impl Unscored {
         }
     }
 
-    /// The scores that are known: one a picture once nothing has failed.
+    /// The scores that are known: one an image once nothing has failed.
     pub(crate) fn scores(self) -> Vec<Score> {
         self.scores.into_iter().flatten().collect()
     }
@@ -77,7 +77,7 @@ impl Unscored {
             return Ok(());
         }
         let expected = format!(
-            "the epoch that a reward failed in has {drawn} pictures of this rank: go on with as many samples and ranks"
+            "the epoch that a reward failed in has {drawn} images of this rank: go on with as many samples and ranks"
         );
         Err(Error::config("samples of this rank", n, expected))
     }
@@ -87,7 +87,7 @@ impl Unscored {
         keep.load(&self.kept)
     }
 
-    /// Puts the pictures without a score in the queue again, batch by batch.
+    /// Puts the images without a score in the queue again, batch by batch.
     pub(crate) fn submit(&self, ctx: &Context<'_>, share: &Share<'_>) -> Vec<(Vec<usize>, Ticket)> {
         let (mut first, mut tickets) = (0, Vec::new());
         for images in &self.images {
@@ -142,21 +142,21 @@ impl Persist for Unscored {
         };
         self.scores = scores.into_iter().map(|stored| stored.map(score)).collect();
         let n_batches: usize = from.value("batches")?;
-        let images = (0..n_batches).map(|i| pictures(from, &format!("images.{i}")));
+        let images = (0..n_batches).map(|i| images(from, &format!("images.{i}")));
         self.images = images.collect::<Result<_>>()?;
         let n: usize = self.images.iter().map(|images| images.len()).sum();
         if n != self.scores.len() {
-            let reason = format!("has {} entries for {n} pictures", self.scores.len());
+            let reason = format!("has {} entries for {n} images", self.scores.len());
             return Err(from.refuse("scores", &reason));
         }
         from.nested("kept", &mut self.kept)
     }
 }
 
-fn pictures(from: &StateReader, name: &str) -> Result<Arc<Images>> {
+fn images(from: &StateReader, name: &str) -> Result<Arc<Images>> {
     let pixels = from.tensor(name)?;
     let &[n, height, width, 3] = pixels.size().as_slice() else {
-        return Err(from.refuse(name, "is no batch of pictures"));
+        return Err(from.refuse(name, "is no batch of images"));
     };
     let bytes = Vec::<u8>::try_from(&pixels.flatten(0, -1)).map_err(Error::model)?;
     let images = Images::from_bytes(n as usize, height as usize, width as usize, bytes);

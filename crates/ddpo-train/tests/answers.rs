@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ddpo_reward::{Images, Prompt, Reward, RewardError};
 use ddpo_train::{Error, Retry, RewardWorker};
 
-/// Scores one picture after the other; fails at the first byte it is told to, once each.
+/// Scores one image after the other; fails at the first byte it is told to, once each.
 struct OneByOne {
     fails_at: Vec<u8>,
     asked: Arc<std::sync::Mutex<Vec<u8>>>,

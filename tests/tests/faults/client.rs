@@ -21,7 +21,7 @@ struct Got {
     seconds: f64,
 }
 
-/// Asks about twelve pictures.
+/// Asks about twelve images.
 fn ask(url: &str, deadline: Duration) -> Got {
     let config = ChatConfig {
         in_flight: IN_FLIGHT,
@@ -40,7 +40,7 @@ fn ask(url: &str, deadline: Duration) -> Got {
     let chat = Chat::new(config).expect("a client");
     let mut reward = Vqa::of_every_prompt(chat, Encoding::Png, vec![question]).expect("a reward");
     let bytes = (0..N as u8).flat_map(|i| [i * 20; 12]).collect();
-    let images = Images::from_bytes(N, 2, 2, bytes).expect("pictures");
+    let images = Images::from_bytes(N, 2, 2, bytes).expect("images");
     let prompts: Vec<Prompt> = (0..N as u64).map(|i| Prompt::new(i, "cat")).collect();
     let mut scores = vec![None; N];
     let begin = Instant::now();

@@ -6,11 +6,11 @@ mod runs;
 
 use ddpo_tests::chat_server::{Asked, Reply};
 
-/// What is asked about every picture; the server's answer depends on the picture alone.
+/// What is asked about every image; the server's answer depends on the image alone.
 const QUESTION: &str = "Is this a {prompt}?";
 const EXPECTED: &str = "yes";
 
-/// Whether the server finds in a picture what it is asked for.
+/// Whether the server finds in an image what it is asked for.
 fn is_one(asked: &Asked) -> bool {
     asked.hash().is_multiple_of(2)
 }

@@ -43,7 +43,7 @@ static SPARSE: Algorithm = Algorithm {
     whole: OnceLock::new(),
 };
 
-/// A round of as many pictures as an epoch of DDPO.
+/// A round of as many images as an epoch of DDPO.
 const ROUND: [&str; 4] = [
     "rwr.samples_per_round=8",
     "rwr.samples_per_prompt=4",
@@ -51,7 +51,7 @@ const ROUND: [&str; 4] = [
     "rwr.batch=4",
 ];
 
-/// Two epochs of eight pictures in batches of four.
+/// Two epochs of eight images in batches of four.
 fn run(algorithm: &Algorithm, out: &Path, url: &str, set: &[&str]) -> Ended {
     let mut args = vec!["run".to_owned(), "configs/compressibility.toml".to_owned()];
     let model = format!("model.path={}", tiny_model().display());
@@ -118,7 +118,7 @@ fn whole(algorithm: &'static Algorithm) -> &'static Path {
     })
 }
 
-/// How often each picture was answered as it should be.
+/// How often each image was answered as it should be.
 fn answered(servers: &[&ChatServer]) -> BTreeMap<(String, String), usize> {
     let mut times = BTreeMap::new();
     for (asked, reply) in servers.iter().flat_map(|server| server.asked()) {

@@ -16,7 +16,7 @@ const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
 /// `ddpo sample` of a model, with a cache and a hub of its own.
 fn sample(model: &str, cache: &Path, endpoint: &str, more: &[&str]) -> Command {
-    let out = cache.join("pictures");
+    let out = cache.join("images");
     let mut args = vec![
         "sample", "--model", model, "--prompt", "a cat", "--steps", "2",
     ];
@@ -25,19 +25,19 @@ fn sample(model: &str, cache: &Path, endpoint: &str, more: &[&str]) -> Command {
     with_hub(command(args), cache, endpoint)
 }
 
-fn picture(cache: &Path) -> Vec<u8> {
-    fs::read(cache.join("pictures/0000.png")).expect("a picture")
+fn image(cache: &Path) -> Vec<u8> {
+    fs::read(cache.join("images/0000.png")).expect("an image")
 }
 
 #[test]
-fn a_model_of_the_hub_is_fetched_once_and_gives_the_pictures_of_its_folder() {
+fn a_model_of_the_hub_is_fetched_once_and_gives_the_images_of_its_folder() {
     let cache = tempfile::tempdir().expect("a folder");
     let server = HubServer::of(&tiny_model(), ID, REVISION, Behaviour::Good);
     ended(&mut sample(ID, cache.path(), server.endpoint(), &[]))
         .expect(0, &[&format!("fetching {UNET}"), REVISION]);
-    let fetched = picture(cache.path());
+    let fetched = image(cache.path());
     ended(&mut sample(text(&tiny_model()), cache.path(), NOWHERE, &[])).expect(0, &[]);
-    assert_eq!(picture(cache.path()), fetched);
+    assert_eq!(image(cache.path()), fetched);
     let n_requests = server.n_requests();
     // From the cache: with the hub there, with none, and offline.
     let again = ended(&mut sample(ID, cache.path(), server.endpoint(), &[])).expect(0, &[]);
@@ -45,7 +45,7 @@ fn a_model_of_the_hub_is_fetched_once_and_gives_the_pictures_of_its_folder() {
     assert_eq!(server.n_requests(), n_requests);
     drop(server);
     ended(sample(ID, cache.path(), NOWHERE, &[]).env("HF_HUB_OFFLINE", "1")).expect(0, &[]);
-    assert_eq!(picture(cache.path()), fetched);
+    assert_eq!(image(cache.path()), fetched);
 }
 
 #[test]

@@ -31,7 +31,7 @@ const DEBERTA: (&str, &str) = (
 );
 const OTHER: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// Pictures to score, repositories to fetch from, and a cache.
+/// Images to score, repositories to fetch from, and a cache.
 struct Case {
     scoring: Scoring,
     chat: Option<ChatServer>,
@@ -45,7 +45,7 @@ impl Case {
         }
     }
 
-    /// With a server that describes pictures.
+    /// With a server that describes images.
     fn with_chat() -> Self {
         let chat = ChatServer::start(|asked| match asked.hash() % 2 {
             0 => Reply::Says("a dog is riding a red bike".to_owned()),

@@ -1,7 +1,7 @@
 //! `[eval]`: what the policy is measured on, and by what beside its reward.
 
 use ddpo_encoder::Rescaling;
-use ddpo_eval::parting::Rule;
+use ddpo_eval::hacking_onset::Rule;
 use ddpo_pocket::content::Questions;
 use ddpo_pocket::judge::Role;
 use ddpo_reward::Aesthetic;
@@ -17,11 +17,11 @@ use crate::suggest::nearest;
 pub struct EvalPlan {
     /// Prompt sets; none for no evaluation.
     pub sets: Vec<PromptSet>,
-    /// Pictures of each set.
+    /// Images of each set.
     pub samples: usize,
     /// Evaluated every so many epochs, and at the first and last.
     pub every: u64,
-    /// What is measured of the pictures beside the reward.
+    /// What is measured of the images beside the reward.
     pub panel: Vec<Measure>,
     /// What [`Measure::Aesthetic`] needs, where the panel has it.
     pub aesthetic: Option<(NetworkPlan, Rescaling)>,
@@ -31,7 +31,7 @@ pub struct EvalPlan {
     pub left_out: Option<String>,
 }
 
-/// Something that is measured of a picture and that training never sees.
+/// Something that is measured of an image and that training never sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
     /// The file's size as the JPEG rewards make it, in kB.
@@ -42,7 +42,7 @@ pub enum Measure {
     Aesthetic,
     /// Steps between neighbouring pixels.
     Edges,
-    /// Distance to the other pictures of the evaluation.
+    /// Distance to the other images of the evaluation.
     Diversity,
     /// Log-probability of what the prompt says, by the judge that only measures.
     HeldOutJudge,
@@ -102,7 +102,7 @@ impl Measure {
             Self::Colourfulness => "colourfulness",
             Self::Aesthetic => "LAION aesthetic score (1 to 10)",
             Self::Edges => "step between neighbours (of 255)",
-            Self::Diversity => "distance to other pictures (of 255)",
+            Self::Diversity => "distance to other images (of 255)",
             Self::HeldOutJudge => "held-out judge (nats)",
             Self::HeldOutFirst => "named first by the held-out judge",
         }
@@ -175,7 +175,7 @@ fn names<T>(
 }
 
 impl EvalPlan {
-    /// Leaves the held-out judge out of the panel where it cannot look at the pictures, and notes why: a configuration
+    /// Leaves the held-out judge out of the panel where it cannot look at the images, and notes why: a configuration
     /// that runs on the pocket model runs on others too.
     pub(super) fn for_model(mut self, model: &str) -> Self {
         if !self.panel.iter().any(|measure| measure.is_judged()) {

@@ -15,9 +15,9 @@ pub struct GuidancePlan {
     pub eta: f64,
     /// Strength of classifier-free guidance in it.
     pub guidance_scale: f64,
-    /// Pictures of the epoch.
+    /// Images of the epoch.
     pub samples: usize,
-    /// Pictures that are differentiated together.
+    /// Images that are differentiated together.
     pub batch: usize,
 }
 

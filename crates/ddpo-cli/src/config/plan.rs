@@ -28,13 +28,13 @@ pub struct Plan {
     pub model: ModelPlan,
     /// What is trained.
     pub policy: PolicyPlan,
-    /// How pictures are sampled.
+    /// How images are sampled.
     pub sampler: SamplerPlan,
     /// Which algorithm, and what all of them need.
     pub rl: RlPlan,
     /// The algorithm's own numbers.
     pub method: Method,
-    /// What a picture is worth.
+    /// What an image is worth.
     pub reward: RewardPlan,
     /// The paper's reward that this one stands in for.
     pub stands_in_for: Option<String>,
@@ -42,7 +42,7 @@ pub struct Plan {
     pub prompts: PromptSet,
     /// What the policy is measured on.
     pub eval: EvalPlan,
-    /// Pictures drawn again through training.
+    /// Images drawn again through training.
     pub progress: ProgressPlan,
     /// What `reproduce` runs when the command line does not say.
     pub reproduce: ReproducePlan,
@@ -87,7 +87,7 @@ pub struct ModelPlan {
     pub dtype: Kind,
     /// Whether CUDA's products of f32 may have 10 bits of mantissa.
     pub tf32: bool,
-    /// Pictures that the autoencoder decodes at a time.
+    /// Images that the autoencoder decodes at a time.
     pub vae_slice: usize,
 }
 

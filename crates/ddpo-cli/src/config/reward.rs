@@ -20,12 +20,12 @@ use super::services::{self, CachePlan, CommandPlan, EncoderPlan, VlmPlan};
 use crate::failure::Result;
 use crate::model::POCKET;
 
-/// What a picture is worth, ready to be made.
+/// What an image is worth, ready to be made.
 #[derive(Debug, Clone)]
 pub struct RewardPlan {
     /// Which reward.
     pub kind: RewardKind,
-    /// Threads that score pictures.
+    /// Threads that score images.
     pub threads: usize,
     /// Where scores of whoever is asked are remembered.
     pub cache: Option<CachePlan>,
@@ -187,13 +187,13 @@ impl RewardKind {
         }
     }
 
-    /// Whether somebody else is asked about pictures: answers are kept, and cost something.
+    /// Whether somebody else is asked about images: answers are kept, and cost something.
     pub fn asks(&self) -> bool {
         let asks = |kind: &&Self| kind.vlm().is_some() || matches!(kind, Self::Command(_));
         self.leaves().iter().any(asks)
     }
 
-    /// Whether pictures are looked at by a network here: libtorch has threads of its own.
+    /// Whether images are looked at by a network here: libtorch has threads of its own.
     pub fn computes(&self) -> bool {
         let looks = |kind: &&Self| {
             matches!(
@@ -260,7 +260,7 @@ impl RewardPlan {
         }
     }
 
-    /// Notes a model whose pictures the judge cannot look at, and prompts whose pictures a report cannot score.
+    /// Notes a model whose images the judge cannot look at, and prompts whose images a report cannot score.
     pub(super) fn check_judge(&self, r: &mut Reader, model: &str, progress: &[String]) {
         if !self.kind.leaves().contains(&&RewardKind::Judge) {
             return;

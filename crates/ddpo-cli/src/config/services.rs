@@ -20,7 +20,7 @@ pub struct VlmPlan {
     pub chat: ChatConfig,
     /// Name of the environment variable that holds the key; none for servers that want none.
     pub api_key_env: Option<String>,
-    /// How pictures travel.
+    /// How images travel.
     pub encoding: Encoding,
 }
 

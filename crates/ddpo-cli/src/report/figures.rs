@@ -81,7 +81,7 @@ fn panel(records: &[Record], folder: &Path) -> Result<Vec<(Svg, String)>> {
         };
         let title = title(&records[0]);
         if let Some(figure) = RewardFigure::of_evals(title, label, &runs, Some(name)) {
-            let caption = format!("The evaluation's pictures by {name}.");
+            let caption = format!("The evaluation's images by {name}.");
             drawn.push(write(&figure, &format!("panel-{name}"), folder, &caption)?);
         }
     }

@@ -1,7 +1,7 @@
 //! `eval.csv`: what the policy is worth on fixed prompts from fixed noise, before, through and after training.
 //!
 //! The prompts and the noise of a set are the same at every evaluation of a seed, whatever the algorithm, so that
-//! policies are compared picture by picture. A set's noise is keyed by its name: another list of sets leaves it
+//! policies are compared image by image. A set's noise is keyed by its name: another list of sets leaves it
 //! as it is.
 
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub struct Evaluation<'a> {
 }
 
 impl<'a> Evaluation<'a> {
-    /// Into this folder, `batch` pictures at a time, with progress on the bar of the run called `title`.
+    /// Into this folder, `batch` images at a time, with progress on the bar of the run called `title`.
     pub fn new(
         folder: &Path,
         plan: &EvalPlan,
@@ -110,9 +110,9 @@ impl<'a> Evaluation<'a> {
         let found = rule.apply(&ddpo_eval::evals::read(&self.path)?);
         let found = found.map_err(anyhow::Error::msg)?;
         if found
-            .parting
+            .hacking_onset
             .as_ref()
-            .is_some_and(|parting| parting.at.epoch == epochs_done)
+            .is_some_and(|hacking_onset| hacking_onset.at.epoch == epochs_done)
         {
             self.screen
                 .line(&format!("{}: {}", self.title, found.statement(&rule)));
@@ -120,7 +120,7 @@ impl<'a> Evaluation<'a> {
         Ok(())
     }
 
-    /// Pictures and their rewards; they go to the reward as they come.
+    /// Images and their rewards; they go to the reward as they come.
     fn draw(
         &self,
         boundary: &Boundary<'_>,
@@ -185,7 +185,7 @@ fn asked(prompts: &[Prompt], samples: usize) -> Vec<(u64, Prompt)> {
         .collect()
 }
 
-/// The key that a set's noise has in the stream of evaluations; progress pictures have 0.
+/// The key that a set's noise has in the stream of evaluations; progress images have 0.
 fn noise_key(set: PromptSet) -> u64 {
     1 + u64::from(crc32fast::hash(set.name().as_bytes()))
 }
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_have_noise_of_their_own_apart_from_progress_pictures() {
+    fn sets_have_noise_of_their_own_apart_from_progress_images() {
         let keys: std::collections::BTreeSet<u64> =
             PromptSet::ALL.into_iter().map(noise_key).collect();
         assert_eq!(keys.len(), PromptSet::ALL.len());

@@ -1,4 +1,4 @@
-//! What is measured of evaluated pictures beside their reward.
+//! What is measured of evaluated images beside their reward.
 
 use anyhow::Context;
 use ddpo_eval::pixels;
@@ -11,7 +11,7 @@ use crate::config::{EvalPlan, Measure};
 use crate::failure::{Exit, OrExit, Result};
 use crate::networks;
 
-/// Measures pictures; on the CPU, whatever the policy runs on, but for networks that `reward.device` places.
+/// Measures images; on the CPU, whatever the policy runs on, but for networks that `reward.device` places.
 pub struct Panel {
     measures: Vec<Measure>,
     jpeg: JpegIncompressibility,
@@ -43,7 +43,7 @@ impl Panel {
         self.measures.iter().map(|measure| measure.name())
     }
 
-    /// `[measure][picture]` for all pictures of an evaluation of one set.
+    /// `[measure][image]` for all images of an evaluation of one set.
     pub fn measure(
         &mut self,
         images: &Images,

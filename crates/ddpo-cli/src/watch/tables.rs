@@ -21,7 +21,7 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// In this folder, with a column for each part of the reward, and one for what it is told about pictures.
+    /// In this folder, with a column for each part of the reward, and one for what it is told about images.
     pub fn new(folder: &Path, parts: &[String], has_answers: bool) -> Self {
         let parts = parts.iter().map(|name| format!("reward/{name}"));
         let answer = has_answers.then(|| "answer".to_owned());

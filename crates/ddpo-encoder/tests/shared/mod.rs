@@ -1,13 +1,13 @@
 //! What the tests of this crate share.
 #[path = "../../../../tests/golden/clip_vision.rs"]
-mod pictures;
+mod images;
 
 use std::path::{Path, PathBuf};
 
 use tch::Tensor;
 
 #[allow(unused_imports)] // not by the tests of text alone
-pub use pictures::{picture, size};
+pub use images::{image, size};
 
 /// A folder of golden files.
 pub fn golden(name: &str) -> PathBuf {

@@ -166,7 +166,7 @@ fn compare(first: &Epochs, second: &Epochs) -> Result<Comparison, String> {
     Comparison::unpaired(&pool(first)?, &pool(second)?).map_err(|e| e.to_string())
 }
 
-/// Two evaluations of the same set, picture by picture.
+/// Two evaluations of the same set, image by image.
 pub(crate) fn compare_paired(
     first: &Evaluation<'_>,
     second: &Evaluation<'_>,

@@ -13,7 +13,7 @@ pub enum Metric {
     /// `eval/SET`: mean reward on a prompt set, from the rows of `eval.csv`. Prompts and noise are the same every
     /// time, and so the samples are paired.
     Eval(String),
-    /// `eval/SET/MEASURE`: the same pictures by a measure of the panel, such as the held-out judge.
+    /// `eval/SET/MEASURE`: the same images by a measure of the panel, such as the held-out judge.
     Panel(String, String),
 }
 

@@ -191,7 +191,7 @@ fn on_animals(mut claim: Claim) -> Claim {
 
 /// By hand: differences 1, 2, 3 have mean 2, std 1, standard error 1/√3; unpaired it would be 0.08 of the spread.
 #[test]
-fn evaluations_are_compared_picture_by_picture() {
+fn evaluations_are_compared_image_by_image() {
     let r = evaluated(
         "ddpo-is",
         &[&[0.0, 50.0, 100.0], &[9.0, 9.0, 9.0], &[1.0, 52.0, 103.0]],

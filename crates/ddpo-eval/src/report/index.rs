@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::{About, StandIn, beside, figure, met_of, notice, page, relative, sheet, verdict_table};
 use crate::Svg;
 use crate::claims::Verdict;
-use crate::pictures::Png;
+use crate::images::Png;
 
 /// Experiments of the paper, one after the other.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -39,7 +39,7 @@ pub struct Entry {
     pub panel: Vec<(Svg, String)>,
     /// Runs, and whether their reward and a judge have parted, in a sentence.
     pub useful: Vec<(String, String)>,
-    /// Pictures through training of a run of each algorithm, with captions; folded.
+    /// Images through training of a run of each algorithm, with captions; folded.
     pub progress: Vec<(Png, String)>,
     /// Its own report, relative to this file.
     pub link: String,
@@ -97,7 +97,7 @@ fn section(entry: &Entry) -> Markup {
         }
         @if !entry.progress.is_empty() {
             details {
-                summary { "Pictures through training" }
+                summary { "Images through training" }
                 @for (png, caption) in &entry.progress { (sheet(png, caption)) }
             }
         }

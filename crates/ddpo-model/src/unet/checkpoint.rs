@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 use super::walk::{Given, Skip};
 use super::{Unet, channels_last};
 use crate::Result;
-use crate::attention::Context;
+use crate::attention::AttentionContext;
 
 /// A forward pass that can be gone back through.
 pub(crate) struct Record<'a> {
@@ -43,7 +43,7 @@ impl Unet {
         let kind = x_t.kind();
         let mut starts = Vec::new();
         let time = self.time(t, kind);
-        let context = Context::Embeddings(cond);
+        let context = AttentionContext::Embeddings(cond);
         let note = &mut |given: &Given| starts.push(given.shallow_clone());
         let eps = self.walk(channels_last(x_t), &time, context, note);
         let record = Record {
@@ -103,7 +103,7 @@ impl Record<'_> {
             drop(start);
             let out = {
                 let _cast = Autocast::enter(seed.device(), self.autocast)?;
-                segment.forward(&given, &time, Context::Embeddings(self.cond))
+                segment.forward(&given, &time, AttentionContext::Embeddings(self.cond))
             };
             if out.requires_grad() {
                 backward(&out, &seed)?;

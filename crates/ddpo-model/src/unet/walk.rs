@@ -4,7 +4,7 @@ use ddpo_torch::nn::{Conv2d, GroupNorm};
 use tch::Tensor;
 
 use super::Unet;
-use crate::attention::{Context, SpatialTransformer};
+use crate::attention::{AttentionContext, SpatialTransformer};
 use crate::resnet::{Downsample, ResnetBlock, Upsample};
 
 /// A part of the UNet between two feature maps.
@@ -60,7 +60,12 @@ impl<'a> Segment<'a> {
     /// # Shapes
     /// - `time`: `[batch, 4 * channels of the first level]`
     /// - returns: `[batch, channels, height, width]`
-    pub(super) fn forward(&self, given: &Given, time: &Tensor, context: Context<'_>) -> Tensor {
+    pub(super) fn forward(
+        &self,
+        given: &Given,
+        time: &Tensor,
+        context: AttentionContext<'_>,
+    ) -> Tensor {
         // One consumer of the feature map: autograd then sums what flows back into it within the segment first,
         // as checkpointing does, and the two ways add the same numbers in the same order.
         let h = given.h.alias();
@@ -151,7 +156,7 @@ impl Unet {
         &self,
         x: Tensor,
         time: &Tensor,
-        context: Context<'_>,
+        context: AttentionContext<'_>,
         note: &mut dyn FnMut(&Given),
     ) -> Tensor {
         let (mut h, mut skips) = (x, Vec::<Tensor>::new());

@@ -1,4 +1,4 @@
-//! How well a description of the picture agrees with its prompt.
+//! How well a description of the image agrees with its prompt.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -62,7 +62,7 @@ impl Wording {
     }
 }
 
-/// BERTScore recall of the prompt in what a vision-language model says about the picture: about 0.7 to 0.85
+/// BERTScore recall of the prompt in what a vision-language model says about the image: about 0.7 to 0.85
 /// with the paper's models, at most 1, more is better.
 pub struct VlmBertScore {
     chat: Chat,

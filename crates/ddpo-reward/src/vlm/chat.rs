@@ -57,7 +57,7 @@ impl ChatConfig {
     }
 }
 
-/// Asks a chat server about pictures. Clones share connections and the limit of requests in flight.
+/// Asks a chat server about images. Clones share connections and the limit of requests in flight.
 #[derive(Debug, Clone)]
 pub struct Chat {
     config: Arc<ChatConfig>,
@@ -71,7 +71,7 @@ pub struct Chat {
 pub(super) struct Ask<'a> {
     /// Name of the reward, for errors.
     pub reward: &'a str,
-    /// `data:` address of the picture.
+    /// `data:` address of the image.
     pub image: &'a str,
     /// What is asked about it.
     pub question: &'a str,

@@ -1,4 +1,4 @@
-//! What a vision-language model says about a picture (feature `vlm`).
+//! What a vision-language model says about an image (feature `vlm`).
 //!
 //! The model runs elsewhere, behind any server that speaks OpenAI's `POST /v1/chat/completions` with images:
 //! vLLM, SGLang, llama.cpp, Ollama, `transformers serve`. [`Chat`] asks it; [`VlmBertScore`] and [`Vqa`] make
@@ -14,7 +14,7 @@ mod backoff;
 mod chat;
 mod counting;
 mod fan;
-mod picture;
+mod image;
 mod vqa;
 mod wire;
 
@@ -22,5 +22,5 @@ pub use alignment::{TextSimilarity, VlmBertScore, Wording};
 pub use backoff::Backoff;
 pub use chat::{Chat, ChatConfig};
 pub use counting::counting_questions;
-pub use picture::Encoding;
+pub use image::Encoding;
 pub use vqa::{Question, Vqa};

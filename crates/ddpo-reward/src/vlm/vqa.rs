@@ -6,7 +6,7 @@ use super::{Encoding, counting_questions, fan};
 use crate::reward::{check_batch, collect};
 use crate::{Images, Prompt, Result, Reward, RewardError, RewardInfo, Score};
 
-/// A question about a picture.
+/// A question about an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// What is asked.
@@ -15,13 +15,13 @@ pub struct Question {
     pub expect: String,
 }
 
-/// What is asked about a picture of a prompt.
+/// What is asked about an image of a prompt.
 type Questions = dyn Fn(&Prompt) -> Result<Vec<Question>> + Send;
 
 /// The part of a prompt's questions whose answer contains the expected text: 0 to 1.
 ///
 /// Case-sensitive, no partial credit for near answers (ddpo-pytorch `rewards.py`,
-/// `llava_strict_satisfaction`; jannerm/ddpo `llava_vqa`). A model that talks much scores better, and a picture
+/// `llava_strict_satisfaction`; jannerm/ddpo `llava_vqa`). A model that talks much scores better, and an image
 /// that shows the words does too: this is what the paper's Fig. 7 shows being exploited.
 pub struct Vqa {
     name: String,
@@ -61,7 +61,7 @@ impl Vqa {
         Self::new(Self::COUNTING, chat, encoding, counting_questions)
     }
 
-    /// The same questions about every picture, with `{prompt}` in them replaced by its prompt.
+    /// The same questions about every image, with `{prompt}` in them replaced by its prompt.
     ///
     /// # Errors
     /// [`RewardError::BadInput`] without a question, or with one that expects nothing: every answer would do.

@@ -24,7 +24,7 @@ pub(super) enum Attempt {
     Bad(String),
 }
 
-/// The body of a request: one picture and one question, greedy.
+/// The body of a request: one image and one question, greedy.
 pub(super) fn request(model: &str, question: &str, image: &str, max_tokens: u32) -> Value {
     json!({
         "model": model,

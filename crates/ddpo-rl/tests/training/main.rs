@@ -350,8 +350,8 @@ fn two_ranks_are_one_with_the_double_batch() {
             assert!(difference < 1e-5, "{name}: {difference}");
         }
     }
-    let pictures: usize = runs.iter().map(|(seen, _)| images_by_id(seen).len()).sum();
-    assert_eq!(pictures, 64, "each rank draws its share");
+    let images: usize = runs.iter().map(|(seen, _)| images_by_id(seen).len()).sum();
+    assert_eq!(images, 64, "each rank draws its share");
     let difference = apart(&weights(&alone), &runs[0].1);
     assert!(difference < 1e-5, "weights differ by {difference}");
 }

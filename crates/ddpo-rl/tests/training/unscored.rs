@@ -73,7 +73,7 @@ fn a_failed_reward_keeps_the_epoch_and_a_resumed_run_asks_for_the_rest() {
     assert_eq!(whole.result.unwrap(), Outcome::Done);
     assert_eq!(whole.asked.len(), 96);
 
-    // Fails in the second epoch, five pictures into its second batch; then at once; then not at all.
+    // Fails in the second epoch, five images into its second batch; then at once; then not at all.
     let failed = alone(folders[1].path(), 32 + 16 + 5);
     assert!(matches!(failed.result, Err(Error::Reward(e)) if e.is_transient()));
     assert_eq!(failed.seen.epochs.len(), 1);
@@ -88,7 +88,7 @@ fn a_failed_reward_keeps_the_epoch_and_a_resumed_run_asks_for_the_rest() {
     let asked = [failed.asked, again.asked, resumed.asked].concat();
     assert_eq!(
         asked, whole.asked,
-        "each picture is asked about once, in order"
+        "each image is asked about once, in order"
     );
     assert_eq!(resumed.weights, whole.weights);
     let samples = [failed.seen.samples, resumed.seen.samples].concat();
@@ -136,7 +136,7 @@ fn every_rank_keeps_its_part_of_an_epoch_whose_reward_failed_on_one() {
             "nothing is sampled again"
         );
         let asked = [failed[rank].asked.clone(), resumed.asked].concat();
-        assert_eq!(asked, whole[rank].asked, "each picture is asked about once");
+        assert_eq!(asked, whole[rank].asked, "each image is asked about once");
         assert_eq!(resumed.weights, whole[rank].weights);
         let samples = [failed[rank].seen.samples.clone(), resumed.seen.samples].concat();
         assert_eq!(samples, whole[rank].seen.samples);

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use crate::Args;
 use crate::export::assets;
 
-/// Side of a picture on the sheet, in pixels.
+/// Side of an image on the sheet, in pixels.
 const SIDE: u32 = 64;
 
 pub fn measure(args: &Args) -> Result<()> {
@@ -50,11 +50,11 @@ fn sheet(samples: &Tensor) -> Result<image::RgbImage> {
         .contiguous();
     let mut pixels = vec![0; bytes.numel()];
     bytes.f_copy_data_u8(&mut pixels, bytes.numel())?;
-    for (i, picture) in pixels.chunks_exact((SIDE * SIDE * 3) as usize).enumerate() {
-        let picture = image::RgbImage::from_raw(SIDE, SIDE, picture.to_vec())
-            .context("a picture of 64×64 pixels")?;
+    for (i, image) in pixels.chunks_exact((SIDE * SIDE * 3) as usize).enumerate() {
+        let image = image::RgbImage::from_raw(SIDE, SIDE, image.to_vec())
+            .context("an image of 64×64 pixels")?;
         let (x, y) = (i as u32 % columns * SIDE, i as u32 / columns * SIDE);
-        image::imageops::replace(&mut sheet, &picture, i64::from(x), i64::from(y));
+        image::imageops::replace(&mut sheet, &image, i64::from(x), i64::from(y));
     }
     Ok(sheet)
 }

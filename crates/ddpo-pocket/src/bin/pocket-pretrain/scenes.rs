@@ -42,10 +42,10 @@ pub fn draw(args: &Args) -> Result<()> {
             let (scene, caption) = composer.compose(SEED, index, &mut pixels);
             index += 1;
             if wanted(&scene.kind) {
-                let picture = image::RgbImage::from_raw(side, side, pixels.to_vec())
-                    .context("a picture of 64×64 pixels")?;
+                let image = image::RgbImage::from_raw(side, side, pixels.to_vec())
+                    .context("an image of 64×64 pixels")?;
                 let (x, y) = (i64::from(column * side), i64::from(row * side));
-                image::imageops::replace(&mut sheet, &picture, x, y);
+                image::imageops::replace(&mut sheet, &image, x, y);
                 captions += &format!("{caption}\n");
                 column += 1;
             }

@@ -29,7 +29,7 @@ pub struct At {
 
 /// The evaluation after which the two no longer go together.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Parting {
+pub struct HackingOnset {
     /// The first evaluation at which they had parted.
     pub at: At,
     /// The reward there against the reward before training: it rose.
@@ -44,7 +44,7 @@ pub struct Useful {
     /// The evaluation of the highest reward before the two part; of all, where they do not.
     pub best: At,
     /// Where they part, if they do.
-    pub parting: Option<Parting>,
+    pub hacking_onset: Option<HackingOnset>,
 }
 
 impl Rule<'_> {
@@ -59,13 +59,13 @@ impl Rule<'_> {
             return Err(format!("there is no evaluation of `{}`", self.set));
         };
         let (mut best, mut liked) = (first, first);
-        let mut parting = None;
+        let mut hacking_onset = None;
         for now in &all[1..] {
             let reward = compare_paired(first, now, None)?;
             let judge = compare_paired(liked, now, Some(self.judge))?;
             if reward.exceeds(self.standard_errors) && judge.falls_short(self.standard_errors) {
                 let at = At::of(now);
-                parting = Some(Parting { at, reward, judge });
+                hacking_onset = Some(HackingOnset { at, reward, judge });
                 break;
             }
             if judge.difference > 0.0 {
@@ -76,7 +76,10 @@ impl Rule<'_> {
             }
         }
         let best = At::of(best);
-        Ok(Useful { best, parting })
+        Ok(Useful {
+            best,
+            hacking_onset,
+        })
     }
 }
 
@@ -99,19 +102,19 @@ impl Useful {
     /// In a sentence.
     pub fn statement(&self, rule: &Rule<'_>) -> String {
         let best = &self.best;
-        match &self.parting {
+        match &self.hacking_onset {
             None => format!(
                 "reward and {} have not parted on {}; the highest reward is after epoch {} ({} reward queries)",
                 rule.judge, rule.set, best.epoch, best.reward_queries
             ),
-            Some(parting) => format!(
+            Some(hacking_onset) => format!(
                 "reward and {} part on {} after epoch {} ({} reward queries): the reward rose, the judge fell by \
                  {:.1} standard errors; the last useful evaluation is after epoch {} ({} reward queries)",
                 rule.judge,
                 rule.set,
-                parting.at.epoch,
-                parting.at.reward_queries,
-                parting
+                hacking_onset.at.epoch,
+                hacking_onset.at.reward_queries,
+                hacking_onset
                     .judge
                     .standard_errors
                     .unwrap_or(f64::NEG_INFINITY)
@@ -133,7 +136,7 @@ mod tests {
         standard_errors: 3.0,
     };
 
-    /// Two pictures with means `reward` and `judge`, a little apart from evaluation to evaluation.
+    /// Two images with means `reward` and `judge`, a little apart from evaluation to evaluation.
     fn rows(evaluations: &[(f64, f64)]) -> Vec<EvalRow> {
         let row = |epoch: u64, sample_id: u64, (reward, judge): (f64, f64)| EvalRow {
             epoch,
@@ -159,10 +162,10 @@ mod tests {
         let rows = rows(&[(0.0, 0.0), (1.0, 0.5), (2.0, 0.5), (3.0, -1.0), (9.0, -9.0)]);
         let found = RULE.apply(&rows).unwrap();
         assert_eq!((found.best.epoch, found.best.reward_queries), (2, 128));
-        let parting = found.parting.as_ref().unwrap();
-        assert_eq!(parting.at.epoch, 3);
+        let hacking_onset = found.hacking_onset.as_ref().unwrap();
+        assert_eq!(hacking_onset.at.epoch, 3);
         // The judge fell from the evaluation that it liked best, not from the first.
-        assert!((parting.judge.difference + 1.5).abs() < 0.1);
+        assert!((hacking_onset.judge.difference + 1.5).abs() < 0.1);
         assert!(
             found
                 .statement(&RULE)
@@ -177,7 +180,7 @@ mod tests {
             [(0.0, 0.0), (-1.0, -1.0), (-2.0, -2.0)],
         ] {
             let found = RULE.apply(&rows(&evaluations)).unwrap();
-            assert_eq!(found.parting, None);
+            assert_eq!(found.hacking_onset, None);
             assert_eq!(found.best.epoch, if evaluations[1].0 > 0.0 { 2 } else { 0 });
         }
         assert!(RULE.apply(&[]).unwrap_err().contains("no evaluation"));

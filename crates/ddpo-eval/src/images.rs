@@ -1,4 +1,4 @@
-//! Pictures through training: a sheet with a row for each prompt and a column for each epoch.
+//! Images through training: a sheet with a row for each prompt and a column for each epoch.
 
 use base64::Engine;
 use ddpo_reward::Images;
@@ -7,9 +7,9 @@ use maud::{PreEscaped, html};
 
 use crate::{Error, Result, Svg};
 
-/// Small pictures are enlarged to at least this side, in whole steps so that pixels stay square.
+/// Small images are enlarged to at least this side, in whole steps so that pixels stay square.
 const LEAST_SIDE: u32 = 96;
-/// Large pictures are reduced to this side.
+/// Large images are reduced to this side.
 const MOST_SIDE: u32 = 256;
 const GAP: u32 = 4;
 const LABEL_WIDTH: u32 = 132;
@@ -20,11 +20,11 @@ const LABEL_HEIGHT: u32 = 26;
 pub struct ProgressSheet {
     /// One row each.
     pub prompts: Vec<String>,
-    /// Header of a column, such as `epoch 4`, and one picture for each prompt.
+    /// Header of a column, such as `epoch 4`, and one image for each prompt.
     pub columns: Vec<(String, Images)>,
 }
 
-/// A picture in a report.
+/// An image in a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Png(Vec<u8>);
 
@@ -32,7 +32,7 @@ impl ProgressSheet {
     /// Draws the sheet as PNG, labels included.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] without rows or columns, or if a column has not one picture for each prompt or
+    /// [`Error::Mismatch`] without rows or columns, or if a column has not one image for each prompt or
     /// another size than the first.
     pub fn png(&self) -> Result<Png> {
         let (width, height) = self.check()?;
@@ -49,14 +49,14 @@ impl ProgressSheet {
         });
         for (column, (_, images)) in (0..).zip(&self.columns) {
             for (row, rgb) in (0..).zip(images.iter_bytes()) {
-                let picture = shown(rgb, width, height);
-                imageops::replace(&mut sheet, &picture, x_of(column).into(), y_of(row).into());
+                let image = shown(rgb, width, height);
+                imageops::replace(&mut sheet, &image, x_of(column).into(), y_of(row).into());
             }
         }
         Png::of(&sheet)
     }
 
-    /// Width and height of every picture.
+    /// Width and height of every image.
     fn check(&self) -> Result<(u32, u32)> {
         let Some((_, first)) = self.columns.first().filter(|_| !self.prompts.is_empty()) else {
             let actual = format!("{} by {}", self.prompts.len(), self.columns.len());
@@ -70,7 +70,7 @@ impl ProgressSheet {
         let expected = (self.prompts.len(), first.width(), first.height());
         for (header, images) in &self.columns {
             if size(images) != expected {
-                let show = |(n, w, h)| format!("{n} pictures of {w}x{h}");
+                let show = |(n, w, h)| format!("{n} images of {w}x{h}");
                 return Err(Error::mismatch(
                     format!("progress sheet, column `{header}`"),
                     show(expected),
@@ -109,12 +109,12 @@ impl Png {
     /// One of a batch, enlarged to a side of at least 96 pixels or reduced to one of at most 256.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if there is no such picture.
+    /// [`Error::Mismatch`] if there is no such image.
     pub fn of_image(images: &Images, index: usize) -> Result<Self> {
         let rgb = images
             .iter_bytes()
             .nth(index)
-            .ok_or_else(|| Error::mismatch("picture", format!("below {}", images.len()), index))?;
+            .ok_or_else(|| Error::mismatch("image", format!("below {}", images.len()), index))?;
         Self::of(&shown(rgb, images.width() as u32, images.height() as u32))
     }
 
@@ -128,7 +128,7 @@ impl Png {
         }
         let n = bytes.len();
         Err(Error::mismatch(
-            "picture",
+            "image",
             "a PNG file",
             format!("{n} other bytes"),
         ))
@@ -139,7 +139,7 @@ impl Png {
         &self.0
     }
 
-    /// The picture as a `data:` address.
+    /// The image as a `data:` address.
     pub(crate) fn data_uri(&self) -> PreEscaped<String> {
         let text = base64::engine::general_purpose::STANDARD.encode(&self.0);
         PreEscaped(format!("data:image/png;base64,{text}"))
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_of_any_size_are_shown_at_a_size_that_can_be_seen() {
+    fn images_of_any_size_are_shown_at_a_size_that_can_be_seen() {
         assert_eq!(shown_size(64, 64), (128, 128));
         assert_eq!(shown_size(1, 1), (96, 96));
         assert_eq!(shown_size(1, 200), (1, 200));
@@ -270,7 +270,7 @@ mod tests {
         s.columns[1].1 = column(1, 64, 0);
         assert_eq!(
             s.png().unwrap_err().to_string(),
-            "progress sheet, column `epoch 9`: expected 2 pictures of 64x64, got 1 pictures of 64x64"
+            "progress sheet, column `epoch 9`: expected 2 images of 64x64, got 1 images of 64x64"
         );
         s.columns.clear();
         assert!(s.png().is_err());

@@ -1,4 +1,4 @@
-//! Pictures as `data:` addresses.
+//! Images as `data:` addresses.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +11,7 @@ use crate::{Images, Result};
 /// `rewards.py`).
 const JPEG_QUALITY: i32 = 80;
 
-/// How a picture travels.
+/// How an image travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Encoding {
     /// JPEG of quality 80, as the reference.
@@ -30,7 +30,7 @@ impl Encoding {
         }
     }
 
-    /// `data:image/…;base64,…` of every picture.
+    /// `data:image/…;base64,…` of every image.
     pub(super) fn data_urls(self, images: &Images) -> Result<Vec<String>> {
         let (height, width) = (images.height(), images.width());
         let mut jpeg = match self {

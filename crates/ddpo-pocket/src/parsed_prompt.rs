@@ -3,7 +3,7 @@
 //! The grammar is that of [`caption`](crate::caption), and of the paper's prompts as far as there is artwork:
 //!
 //! ```text
-//! prompt  = [article style "picture" "of"] (pair | one) [ground]
+//! prompt  = [article style "image" "of"] (pair | one) [ground]
 //! pair    = article noun "and" article noun
 //! one     = (article | number) [size] [color ["colored"]] noun [activity | place]   | noun
 //! ground  = "on" article color [pattern] "background"
@@ -20,7 +20,7 @@ use crate::{Error, Result};
 
 /// What a prompt asks for. What it does not mention is `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asks {
+pub struct ParsedPrompt {
     /// One entity or two of them: indices into [`Pack::entities`].
     pub entities: Vec<usize>,
     /// What it is doing.
@@ -77,13 +77,13 @@ impl Grammar {
     ///
     /// # Errors
     /// [`Error::Prompt`] if it says anything that this world has no label for.
-    pub fn read(&self, prompt: &str) -> Result<Asks> {
+    pub fn read(&self, prompt: &str) -> Result<ParsedPrompt> {
         let lower = prompt.to_lowercase();
         let mut words = Words {
             whole: prompt,
             left: lower.split_whitespace().collect(),
         };
-        let mut asks = Asks {
+        let mut asks = ParsedPrompt {
             entities: Vec::new(),
             activity: None,
             count: None,
@@ -102,7 +102,7 @@ impl Grammar {
         }
     }
 
-    fn subject(&self, words: &mut Words<'_>, asks: &mut Asks) -> Result<()> {
+    fn subject(&self, words: &mut Words<'_>, asks: &mut ParsedPrompt) -> Result<()> {
         let number = words.number();
         let article = number.is_none() && words.article();
         asks.size = words.one_of(&Size::ALL, |size| size.word());

@@ -1,4 +1,4 @@
-//! Pictures and prompts as training has them.
+//! Images and prompts as training has them.
 
 use ddpo_pocket::artwork::Pack;
 use ddpo_pocket::scene::{Composer, Mixture, SCENE_BYTES, SCENE_SIDE};

@@ -9,12 +9,12 @@ use crate::{Result, ffi};
 /// On CUDA the memory is pinned and the copies are queued behind the kernels that make their source; on the CPU
 /// they are plain copies. [`finish`](Self::finish) waits for all of them at once.
 #[derive(Debug)]
-pub struct Landing {
+pub struct HostStaging {
     host: Tensor,
     from: Device,
 }
 
-impl Landing {
+impl HostStaging {
     /// Room for `shape`, zeros at first, to be filled from `from`.
     pub fn new(shape: &[i64], kind: Kind, from: Device) -> Self {
         let host = Tensor::zeros(shape, (kind, Device::Cpu));

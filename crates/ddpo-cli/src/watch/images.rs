@@ -1,12 +1,12 @@
 //! The same prompts from the same noise, drawn again through training.
 //!
-//! `samples/epoch-NNNNNN.png` is a strip of all pictures side by side in their own size; the report reads them.
+//! `samples/epoch-NNNNNN.png` is a strip of all images side by side in their own size; the report reads them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use ddpo_eval::pictures::ProgressSheet;
+use ddpo_eval::images::ProgressSheet;
 use ddpo_reward::{Images, Prompt};
 use ddpo_sched::{KeyedNoise, Seeds, Stream};
 use ddpo_train::{Boundary, Error, Event, Observer};
@@ -16,13 +16,13 @@ use crate::config::ProgressPlan;
 
 /// Draws the strips.
 #[derive(Debug)]
-pub struct Pictures {
+pub struct ProgressImages {
     folder: PathBuf,
     plan: ProgressPlan,
     seeds: Seeds,
 }
 
-impl Pictures {
+impl ProgressImages {
     /// In `samples` of this folder.
     pub fn new(folder: &Path, plan: &ProgressPlan, seeds: Seeds) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Pictures {
     }
 }
 
-impl Observer for Pictures {
+impl Observer for ProgressImages {
     fn on(&mut self, _event: &Event<'_>) -> ddpo_train::Result<()> {
         Ok(())
     }
@@ -67,7 +67,7 @@ impl Observer for Pictures {
     }
 }
 
-/// Pictures side by side.
+/// ProgressImages side by side.
 fn strip(images: &Images) -> Result<RgbImage> {
     let (width, height) = (images.width() as u32, images.height() as u32);
     let mut strip = RgbImage::new(width * images.len() as u32, height);
@@ -78,7 +78,7 @@ fn strip(images: &Images) -> Result<RgbImage> {
     Ok(strip)
 }
 
-/// All strips of a run as a sheet, oldest first; none where there are no pictures.
+/// All strips of a run as a sheet, oldest first; none where there are no images.
 pub fn read_sheet(folder: &Path, prompts: &[String]) -> Result<Option<ProgressSheet>> {
     let Ok(entries) = fs::read_dir(folder.join("samples")) else {
         return Ok(None);
@@ -99,7 +99,7 @@ pub fn read_sheet(folder: &Path, prompts: &[String]) -> Result<Option<ProgressSh
             continue;
         };
         let images = read_strip(&path, prompts.len())
-            .with_context(|| format!("{} is no strip of pictures", path.display()))?;
+            .with_context(|| format!("{} is no strip of images", path.display()))?;
         columns.push((format!("epoch {epoch}"), images));
     }
     let prompts = prompts.to_vec();
@@ -111,7 +111,7 @@ fn read_strip(path: &Path, n: usize) -> Result<Images> {
     let (width, height) = (strip.width() / n.max(1) as u32, strip.height());
     ensure!(
         width > 0 && width * n as u32 == strip.width(),
-        "it has not {n} pictures"
+        "it has not {n} images"
     );
     let mut bytes = Vec::with_capacity(strip.len());
     for at in 0..n as u32 {
