@@ -18,7 +18,7 @@ pub const METRIC_COLUMNS: [&str; 4] = ["epoch", "reward_queries", "reward/mean",
 /// One training run, as far as claims and figures need it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// Such as `ddpo-is`, or the name of the experiment's arm that the run is.
+    /// Such as `ddpo-is`, or the name of the experiment's variant that the run is.
     pub algorithm: String,
     /// Its seed.
     pub seed: u64,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ddpo_eval::claims::ClaimsFile;
-use ddpo_eval::evals::measures;
+use ddpo_eval::evals::{measures, sets};
 use ddpo_eval::hacking_onset::Rule;
 use ddpo_eval::images::{Png, ProgressSheet};
 use ddpo_eval::report::{Entry, MetricChange, Pair, Report, RunSection, StandIn};
@@ -133,7 +133,8 @@ fn useful(record: &Record) -> Option<(String, String)> {
     let eval = &record.config.eval;
     let stop_rule = eval.stop_rule.as_ref()?;
     let rule = Rule {
-        set: eval.sets.first()?,
+        // A run on prompts of its own names no set.
+        set: sets(&record.run.evals).first()?,
         judge: &stop_rule.judge,
         standard_errors: stop_rule.standard_errors,
     };

@@ -117,7 +117,7 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
         optimizer: &mut optimizer,
         sampler: &sampler,
         rewards: &rewards,
-        prompts: &plan.prompts.prompts(),
+        prompts: plan.prompts.prompts(),
         conditioner: &model.prompts,
         decoder: &model.images,
         encoder: &model.images,
