@@ -89,6 +89,10 @@ pub enum BetaSchedule {
 pub enum Prediction {
     /// The noise ε.
     Epsilon,
+    /// The velocity `√ᾱ ε − √(1−ᾱ) x₀` (Salimans and Ho 2022).
+    VPrediction,
+    /// The clean latent x₀.
+    Sample,
 }
 
 /// Which training timesteps are visited.
@@ -105,6 +109,7 @@ pub enum Spacing {
 pub struct NoiseSchedule {
     betas: Vec<f64>,
     abar: Vec<f64>,
+    prediction: Prediction,
 }
 
 impl NoiseSchedule {
@@ -122,7 +127,11 @@ impl NoiseSchedule {
                 Some(*product)
             })
             .collect();
-        Ok(Self { betas, abar })
+        Ok(Self {
+            betas,
+            abar,
+            prediction: config.prediction_type,
+        })
     }
 
     /// βₜ for every training timestep.
@@ -133,6 +142,11 @@ impl NoiseSchedule {
     /// ᾱₜ = ∏ (1 − β) up to and with t, for every training timestep: strictly decreasing, in (0, 1).
     pub fn abar(&self) -> &[f64] {
         &self.abar
+    }
+
+    /// What the network of this schedule predicts.
+    pub fn prediction(&self) -> Prediction {
+        self.prediction
     }
 
     /// Timesteps of the training process.
