@@ -36,7 +36,7 @@ pub struct RwrConfig {
     pub micro_batch: usize,
     /// Global norm that gradients are clipped to: 1.0 (paper, table D.5).
     pub max_grad_norm: f64,
-    /// After how many updates in a row that had to be left out the run ends.
+    /// After how many skipped updates in a row the run ends.
     pub max_skipped: u32,
 }
 
@@ -52,10 +52,10 @@ pub enum Latents {
 /// What becomes of the optimiser's moments between rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moments {
-    /// Forgotten: each round starts a new AdamW (the JAX code, `finetune.py`, one process a round).
+    /// Forgotten: each round starts a new AdamW (the JAX code, `finetune.py`, one process per round).
     Fresh,
-    /// Kept over the run, as DDPO does.
-    Kept,
+    /// Carried over from round to round, as DDPO does.
+    Carried,
 }
 
 /// In which order samples are trained on, pass after pass.

@@ -87,7 +87,7 @@ impl LossScale {
     }
 
     /// Takes note that the optimiser took a step with gradients of this scale: once a step, not once a
-    /// backward pass, and not for a step that was left out.
+    /// backward pass, and not for an update that was skipped.
     pub fn stepped(&self) {
         let mut state = self.state.get();
         state.since += 1;
