@@ -29,7 +29,7 @@ fn tables_are_those_of_diffusers() {
         let n_steps = table["n_steps"].as_u64().unwrap() as usize;
         let ddim = Ddim::new(&config, n_steps, table["eta"].as_f64().unwrap()).unwrap();
         assert_eq!(ddim.n_steps(), n_steps);
-        for (i, timestep) in ddim.timesteps().enumerate() {
+        for (i, timestep) in ddim.training_timesteps().enumerate() {
             assert_eq!(table["timesteps"][i].as_u64().unwrap(), timestep as u64);
             let (a, b) = ddim.mean_weights(i);
             for (name, value) in [("weight_x_t", a), ("weight_eps", b), ("std", ddim.std(i))] {
@@ -171,7 +171,7 @@ proptest! {
         let n_train = config.num_train_timesteps;
         let n_steps = 1 + ((n_train - 1) as f64 * share) as usize;
         let ddim = Ddim::new(&config, n_steps, 1.0).unwrap();
-        let timesteps: Vec<usize> = ddim.timesteps().collect();
+        let timesteps: Vec<usize> = ddim.training_timesteps().collect();
         prop_assert!(timesteps.iter().all(|&t| t < n_train));
         prop_assert!(timesteps.windows(2).all(|w| w[1] < w[0]));
     }
