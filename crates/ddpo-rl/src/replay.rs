@@ -151,7 +151,7 @@ pub struct Replayed {
 /// `micro_batch` is used.
 ///
 /// # Shapes
-/// - `advantages`: one a sample of the rollout
+/// - `advantages`: one per sample of the rollout
 ///
 /// # Errors
 /// [`Error::Config`] if advantages and samples differ in number or the sampler has another number of steps;

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 /// Denoising trajectories of some samples.
 #[derive(Debug)]
 pub struct Rollout {
-    /// Keys of the samples, one a row.
+    /// Keys of the samples, one per row.
     pub sample_ids: Vec<u64>,
     /// f32 `[steps + 1, samples, channels, height, width]`, noisiest first, on the host. Row `s + 1` is the
     /// very value whose log-probability is `log_probs[s]`.

@@ -36,7 +36,7 @@ impl Noised {
     ///
     /// # Shapes
     /// - `x_0`, `eps`: f32 `[batch, channels, height, width]`, any device
-    /// - `timesteps`, `weights`: one a sample
+    /// - `timesteps`, `weights`: one per sample
     /// - `cond`: `[batch, tokens, dim]`, on the policy's device, where the rest is put as well
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl Noised {
     }
 
     /// Adds the gradient of `Σ wᵢ |εᵢ − ε̂ᵢ|² / n_total` to that of each parameter. Returns `wᵢ |εᵢ − ε̂ᵢ|²`,
-    /// one a sample.
+    /// one per sample.
     ///
     /// # Errors
     /// What the policy reports.

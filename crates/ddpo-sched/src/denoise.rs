@@ -127,7 +127,7 @@ pub struct LatentBatch<'a> {
     pub shape: &'a [i64],
     /// Conditioning, `[batch, …]`; the samples are made on its device.
     pub cond: &'a Tensor,
-    /// Keys of the samples' noise, one a sample.
+    /// Keys of the samples' noise, one per sample.
     pub sample_ids: &'a [u64],
     /// Whether to compute log-probabilities, and how.
     pub log_prob: Option<LogProb>,

@@ -163,7 +163,7 @@ pub enum Event<'a> {
     Rewarded {
         /// Which epoch.
         epoch: u64,
-        /// A row a sample.
+        /// One row per sample.
         samples: &'a [SampleRow],
     },
     /// The check before the first update of a run: replayed over sampled probability, at every step.
