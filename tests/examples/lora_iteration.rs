@@ -1,4 +1,4 @@
-//! One iteration of the preset `lora` on a model of Stable Diffusion's layout: images a second of sampling and of the
+//! One iteration of the preset `lora` on a model of Stable Diffusion's layout: images per second of sampling and of the
 //! update apart, peak memory of each, and their part of what the device's matrix products reach in the same precision.
 //!
 //! ```text

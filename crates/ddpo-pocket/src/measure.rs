@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// How the samples are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MeasurePlan {
-    /// Samples an animal.
+    /// Samples per animal.
     pub per_animal: usize,
     /// Denoising steps.
     pub n_steps: usize,
