@@ -16,6 +16,7 @@ mod edges;
 mod experiments;
 mod golden;
 mod libtorch;
+mod modules;
 mod python;
 mod setup;
 mod shell;

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use crate::{ddpo, edges, shell};
+use crate::{ddpo, edges, modules, shell};
 
 /// A Rust file longer than this is to be split (style rule, "about 400").
 const MAX_LINES: usize = 400;
@@ -51,6 +51,7 @@ pub fn run() -> Result<ExitCode> {
 /// Every broken rule, a line each.
 pub fn problems() -> Result<Vec<String>> {
     let mut problems = edges::check(&ddpo::metadata()?)?;
+    problems.extend(modules::check()?);
     for file in files()? {
         check_file(&file, &mut problems).with_context(|| format!("cannot read {file}"))?;
     }

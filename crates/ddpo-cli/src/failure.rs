@@ -3,6 +3,9 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use ddpo_reward::RewardError;
+use ddpo_train::Error;
+
 /// Result of everything in this crate.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
@@ -73,6 +76,35 @@ impl From<anyhow::Error> for Failure {
         Self {
             exit: Exit::Other,
             error,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let exit = match &error {
+            Error::Config { .. } => Exit::Config,
+            Error::Reward(error) => error.into(),
+            Error::RewardGone { .. } | Error::RewardElsewhere { .. } => Exit::Reward,
+            Error::BadReward { .. } | Error::NonFinite { .. } | Error::Ratio { .. } => {
+                Exit::Numerical
+            }
+            Error::State { .. } | Error::Damaged { .. } => Exit::Data,
+            _ => Exit::Other,
+        };
+        Self {
+            exit,
+            error: error.into(),
+        }
+    }
+}
+
+impl From<&RewardError> for Exit {
+    /// Bad prompts are the caller's; whatever else a reward reports is the reward's.
+    fn from(error: &RewardError) -> Self {
+        match error {
+            RewardError::BadInput { .. } => Self::Config,
+            _ => Self::Reward,
         }
     }
 }

@@ -4,38 +4,19 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-mod algorithm;
-mod args;
+mod commands;
 mod config;
-mod eval;
-mod export;
+mod evaluate;
 mod failure;
-mod finished;
-mod folder;
-mod guidance;
-mod hub;
-mod manifest;
-mod model;
-mod networks;
-mod parallel;
-mod plan;
-mod probe;
-mod record;
-mod replay;
+mod models;
+mod output;
 mod report;
-mod reproduce;
 mod rewards;
-mod run;
-mod sample;
-mod score;
-mod similarity;
-mod stop;
+mod screen;
 mod suggest;
 mod train;
-mod watch;
-mod weights;
 
-use args::{Cli, Command};
+use commands::args::{self, Cli, Command};
 use failure::{Exit, OrExit, Result};
 
 fn main() -> ExitCode {
@@ -57,17 +38,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<Exit> {
     // libtorch allows it in convolutions; f32 is f32 unless a run's `model.tf32` says otherwise.
     ddpo_torch::set_tf32(false).or_exit(Exit::Other, "TF32 cannot be switched off")?;
-    match command {
-        Command::Plan(args) => plan::print(&args),
-        Command::Run(args) => run::run(&args),
-        Command::Reproduce(args) => reproduce::run(&args),
-        Command::Sample(args) => sample::run(&args),
-        Command::Replay(args) => replay::run(&args),
-        Command::Score(args) => score::run(&args),
-        Command::Report(args) => report::run(&args),
-        Command::Eval(args) => eval::run(&args),
-        Command::Export(args) => export::run(&args),
-    }
+    commands::run(command)
 }
 
 #[cfg(test)]

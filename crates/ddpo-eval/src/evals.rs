@@ -1,4 +1,4 @@
-//! Evaluation on fixed prompts from fixed noise: one row an image in `eval.csv`.
+//! Evaluation on fixed prompts from fixed noise: one row per image in `eval.csv`.
 //!
 //! A sample of a set has the same prompt and the same noise at every evaluation of a seed, before training and
 //! after, whatever the algorithm. Two evaluations are therefore compared image by image, which takes out

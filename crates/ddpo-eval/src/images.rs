@@ -166,7 +166,7 @@ fn shown_size(width: u32, height: u32) -> (u32, u32) {
 }
 
 fn shown(rgb: &[u8], width: u32, height: u32) -> RgbImage {
-    let image = RgbImage::from_raw(width, height, rgb.to_vec()).expect("three bytes a pixel");
+    let image = RgbImage::from_raw(width, height, rgb.to_vec()).expect("three bytes per pixel");
     let (w, h) = shown_size(width, height);
     let filter = if w < width {
         FilterType::Lanczos3

@@ -1,4 +1,4 @@
-//! What a run wrote: one row an epoch in `metrics.csv`, one row a sample in `samples.csv`; see
+//! What a run wrote: one row per epoch in `metrics.csv`, one row per sample in `samples.csv`; see
 //! [`evals`](crate::evals) for `eval.csv`.
 //!
 //! A table that is damaged is an error that names file, line and column, never a silently shorter run.

@@ -65,7 +65,7 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// Interval of the mean by Student's t: right for few, roughly normal values such as one number a seed.
+/// Interval of the mean by Student's t: right for few, roughly normal values such as one number per seed.
 ///
 /// # Errors
 /// [`Error::TooFew`] below two values; [`Error::Mismatch`] unless `0 < level < 1`; as [`Summary::of`].

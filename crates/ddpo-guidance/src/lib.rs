@@ -4,7 +4,7 @@ mod algorithm;
 mod reward;
 mod strategy;
 
-pub use algorithm::{UniversalConfig, UniversalGuidance};
+pub use algorithm::UniversalGuidance;
 pub use reward::{DifferentiableReward, ImageColourfulness};
 pub use strategy::{Decode, UniversalGuide};
 

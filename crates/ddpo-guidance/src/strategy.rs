@@ -52,7 +52,8 @@ impl SamplingStrategy for UniversalGuide {
 
     fn sample(
         &self,
-        _: (&dyn Denoiser, &dyn Sampler),
+        _policy: &dyn Denoiser,
+        _sampler: &dyn Sampler,
         prompts: &[Prompt],
         batch: &LatentBatch<'_>,
         noise: &dyn NoiseSource,

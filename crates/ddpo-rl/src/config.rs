@@ -118,7 +118,7 @@ impl DdpoConfig {
         let minibatch = self.minibatch();
         if world == 0 || !minibatch.is_multiple_of(world) {
             let expected = format!(
-                "{samples} samples / {updates} updates = {minibatch} samples an update, which {world} ranks \
+                "{samples} samples / {updates} updates = {minibatch} samples per update, which {world} ranks \
                  cannot share equally"
             );
             return Err(Error::config("samples_per_epoch", samples, expected));

@@ -30,7 +30,8 @@ pub struct Replayed {
 /// [`Error::Config`] if advantages and samples differ in number or the sampler has another number of steps;
 /// [`Error::NonFinite`], with nothing changed.
 pub fn replay_update(
-    (policy, reference): (&dyn Policy, Option<&dyn Denoiser>),
+    policy: &dyn Policy,
+    reference: Option<&dyn Denoiser>,
     optimizer: &mut dyn Optimizer,
     sampler: &dyn Sampler,
     trajectories: &Trajectories,

@@ -36,8 +36,9 @@ impl Trajectories {
         sample_ids: Vec<u64>,
         latents: Tensor,
         log_probs: Tensor,
-        cond: Conditioning,
+        cond: impl Into<Conditioning>,
     ) -> Result<Self> {
+        let cond = cond.into();
         let (n, size) = (sample_ids.len() as i64, latents.size());
         let n_steps = size.first().map_or(0, |rows| rows - 1);
         let mut expected = size.clone();

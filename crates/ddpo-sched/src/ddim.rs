@@ -71,7 +71,7 @@ impl Ddim {
     }
 
     /// The training timesteps that are visited, noisiest first.
-    pub fn timesteps(&self) -> impl Iterator<Item = usize> + '_ {
+    pub fn training_timesteps(&self) -> impl Iterator<Item = usize> + '_ {
         self.steps.iter().map(|step| step.timestep)
     }
 

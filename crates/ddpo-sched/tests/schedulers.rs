@@ -134,7 +134,7 @@ fn timesteps_and_sigmas_are_those_of_diffusers() {
         if config.timestep_spacing == Spacing::Trailing && surplus.contains(&(n_steps as f64)) {
             assert_eq!(timesteps.pop(), Some(-1.0), "{name}");
         }
-        let visited: Vec<f64> = ddim.timesteps().map(|t| t as f64).collect();
+        let visited: Vec<f64> = ddim.training_timesteps().map(|t| t as f64).collect();
         assert_eq!(visited, timesteps, "{name}");
 
         let euler = EulerAncestral::new(&config, n_steps).unwrap();
@@ -194,7 +194,7 @@ fn ddim_steps_of_every_prediction_are_those_of_diffusers() {
         let timesteps = numbers(&case["timesteps"]);
         let (n_steps, eta) = (timesteps.len(), case["eta"].as_f64().unwrap());
         let ddim = Ddim::new(&config(&case["config"]), n_steps, eta).unwrap();
-        let visited: Vec<f64> = ddim.timesteps().map(|t| t as f64).collect();
+        let visited: Vec<f64> = ddim.training_timesteps().map(|t| t as f64).collect();
         assert_eq!(visited, timesteps, "{name}");
         let (a, b): (Vec<f64>, Vec<f64>) = (0..n_steps).map(|step| ddim.mean_weights(step)).unzip();
         let std: Vec<f64> = (0..n_steps).map(|step| ddim.std(step)).collect();

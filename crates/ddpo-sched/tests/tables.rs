@@ -31,7 +31,7 @@ fn tables_are_those_of_diffusers() {
         let n_steps = table["n_steps"].as_u64().unwrap() as usize;
         let ddim = Ddim::new(&config, n_steps, table["eta"].as_f64().unwrap()).unwrap();
         assert_eq!(ddim.n_steps(), n_steps);
-        for (i, timestep) in ddim.timesteps().enumerate() {
+        for (i, timestep) in ddim.training_timesteps().enumerate() {
             assert_eq!(table["timesteps"][i].as_u64().unwrap(), timestep as u64);
             let (a, b) = ddim.mean_weights(i);
             for (name, value) in [("weight_x_t", a), ("weight_eps", b), ("std", ddim.std(i))] {
@@ -261,7 +261,7 @@ proptest! {
     fn timesteps_fall_strictly_and_stay_in_range(config in schedules(), share in 0.0..1.0_f64) {
         let (n_train, n_steps) = (config.num_train_timesteps, n_steps(&config, share));
         let ddim = Ddim::new(&config, n_steps, 1.0).unwrap();
-        let timesteps: Vec<usize> = ddim.timesteps().collect();
+        let timesteps: Vec<usize> = ddim.training_timesteps().collect();
         prop_assert_eq!(timesteps.len(), n_steps);
         prop_assert!(timesteps.iter().all(|&t| t < n_train));
         prop_assert!(timesteps.windows(2).all(|w| w[1] < w[0]));

@@ -61,6 +61,18 @@ pub trait Algorithm: Persist {
     }
 }
 
+/// One whole epoch, without checkpoints: what [`train`](crate::train) does between two of them.
+///
+/// # Errors
+/// What the algorithm, an observer or the reward reports. An epoch that was begun is lost then.
+pub fn run_epoch(
+    algorithm: &mut dyn Algorithm,
+    ctx: &mut TrainContext<'_>,
+    epoch: u64,
+) -> Result<Metrics> {
+    EpochState::default().run(algorithm, ctx, epoch)
+}
+
 /// What a rank must remember of an epoch that is not complete, beside the algorithm.
 #[derive(Debug, Default)]
 pub(crate) struct EpochState {

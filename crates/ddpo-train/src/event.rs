@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ddpo_reward::{Images, Prompt};
-use ddpo_sched::{LatentBatch, NoiseSource, Sampler, StepRecord};
+use ddpo_sched::{Denoiser, LatentBatch, NoiseSource, Sampler, StepRecord};
 
 use crate::{ImageModel, Policy, Result, SamplingStrategy, ScoredSample, StopFlag, UpdateIndex};
 
@@ -96,10 +96,10 @@ impl Boundary<'_> {
                 false => Ok(()),
             }
         };
-        let net = (self.policy as &dyn ddpo_sched::Denoiser, self.sampler);
-        let latents = self
-            .strategy
-            .sample(net, prompts, &batch, noise, &mut observe)?;
+        let (policy, sampler): (&dyn Denoiser, _) = (self.policy, self.sampler);
+        let latents =
+            self.strategy
+                .sample(policy, sampler, prompts, &batch, noise, &mut observe)?;
         self.model.decoder.decode(&latents)
     }
 }

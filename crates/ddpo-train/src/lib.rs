@@ -27,7 +27,7 @@ pub use collective::{Collective, Solo, Threads};
 pub use context::{ImageModel, StopFlag, TrainContext};
 pub use ddpo_reward::{Images, Prompt};
 pub use ddpo_torch::HostStaging;
-pub use epoch::Algorithm;
+pub use epoch::{Algorithm, run_epoch};
 pub use error::{Error, Result};
 pub use event::{Boundary, Event, Metrics, Observer, Phase};
 pub use meter::Meter;

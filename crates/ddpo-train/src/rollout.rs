@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ddpo_reward::{Images, Prompt, Score};
-use ddpo_sched::{Conditioning, KeyedNoise, LatentBatch, LogProb, StepRecord};
+use ddpo_sched::{Conditioning, Denoiser, KeyedNoise, LatentBatch, LogProb, StepRecord};
 use tch::{Device, Tensor};
 
 use crate::partial::PartialEpoch;
@@ -274,10 +274,10 @@ fn denoise(
             false => Ok(()),
         }
     };
-    let net = (&*ctx.policy as &dyn ddpo_sched::Denoiser, ctx.sampler);
+    let (policy, sampler): (&dyn Denoiser, _) = (&*ctx.policy, ctx.sampler);
     let drawn = ctx
         .strategy
-        .sample(net, prompts, &batch, &noise, &mut observe);
+        .sample(policy, sampler, prompts, &batch, &noise, &mut observe);
     match refused {
         Some(error) => Err(error),
         None => drawn,

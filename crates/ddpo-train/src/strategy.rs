@@ -30,7 +30,8 @@ pub trait SamplingStrategy {
     /// [`Error::Stopped`](crate::Error::Stopped) if `observe` says so; what network, noise or reward report.
     fn sample(
         &self,
-        (policy, sampler): (&dyn Denoiser, &dyn Sampler),
+        policy: &dyn Denoiser,
+        sampler: &dyn Sampler,
         prompts: &[Prompt],
         batch: &LatentBatch<'_>,
         noise: &dyn NoiseSource,

@@ -8,8 +8,8 @@ use ddpo_reward::Aesthetic;
 use ddpo_reward::prompts::PromptSet;
 
 use super::networks::{self, NetworkPlan};
+use super::plan::POCKET;
 use super::reader::Reader;
-use crate::model::POCKET;
 use crate::suggest::nearest;
 
 /// `[eval]`.

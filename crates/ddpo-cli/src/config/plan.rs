@@ -67,6 +67,9 @@ pub struct RunPlan {
     pub keep_checkpoints: usize,
 }
 
+/// The name of the embedded model.
+pub const POCKET: &str = "pocket";
+
 /// Where a model comes from.
 #[derive(Debug, Clone)]
 pub struct ModelSource {

@@ -15,10 +15,10 @@ use ddpo_train::Retry;
 
 use super::layers::reward_layer;
 use super::networks::{self, NetworkPlan};
+use super::plan::POCKET;
 use super::reader::Reader;
 use super::services::{self, CachePlan, CommandPlan, EncoderPlan, VlmPlan};
 use crate::failure::Result;
-use crate::model::POCKET;
 
 /// What an image is worth, ready to be made.
 #[derive(Debug, Clone)]

@@ -250,7 +250,7 @@ fn same_again(set: &[&str]) {
     let plan = load(set).expect("a plan");
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("config.toml");
-    std::fs::write(&file, crate::folder::render(&plan.entries)).expect("a file");
+    std::fs::write(&file, super::resolved::render(&plan.entries)).expect("a file");
     let again = Plan::load(&Source {
         file: Some(file),
         ..Source::default()

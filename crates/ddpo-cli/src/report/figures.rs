@@ -8,10 +8,10 @@ use ddpo_eval::evals::measures;
 use ddpo_eval::figure::RewardFigure;
 use ddpo_eval::runs::Run;
 
+use super::record::Record;
 use super::{distinct, reward_info};
 use crate::config::Measure;
 use crate::failure::{Exit, OrExit, Result};
-use crate::record::Record;
 
 /// What a report shows over reward queries.
 pub struct Figures {
@@ -98,7 +98,7 @@ fn runs<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<Run> {
 
 fn write(figure: &RewardFigure, name: &str, folder: &Path, caption: &str) -> Result<(Svg, String)> {
     let svg = figure.svg().or_exit(Exit::Other, DOING)?;
-    crate::folder::write(&folder.join(format!("{name}.svg")), svg.as_str())?;
+    crate::output::write(&folder.join(format!("{name}.svg")), svg.as_str())?;
     let png = svg.png(2.0).or_exit(Exit::Other, DOING)?;
     fs::write(folder.join(format!("{name}.png")), png).or_exit(Exit::Other, DOING)?;
     Ok((svg, caption.to_owned()))

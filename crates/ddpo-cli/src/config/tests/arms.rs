@@ -68,7 +68,7 @@ fn a_resolved_arm_gives_the_same_run_again() {
     let plan = arm("cfg-ablation", "pocket", "unguided").expect("a plan");
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("config.toml");
-    std::fs::write(&file, crate::folder::render(&plan.entries)).expect("written");
+    std::fs::write(&file, crate::config::resolved::render(&plan.entries)).expect("written");
     let again = Plan::load(&Source {
         file: Some(file),
         ..Source::default()

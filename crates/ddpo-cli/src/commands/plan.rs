@@ -1,0 +1,96 @@
+//! `ddpo plan`: what would be run, and nothing else.
+
+use crate::commands::args::PlanArgs;
+use crate::config::resolved;
+use crate::config::{Method, Plan, Train};
+use crate::failure::{Exit, Result};
+
+use super::probe;
+
+/// Prints the resolved configuration and the counts that follow from it.
+pub fn print(args: &PlanArgs) -> Result<Exit> {
+    let mut source = args.config.source();
+    source.on_paper = !args.probe;
+    let plan = Plan::load(&source)?;
+    print!("{}", resolved::render(&plan.entries));
+    println!();
+    let found = match args.probe {
+        true => probe::run(&plan)?,
+        false => probe::without_model(),
+    };
+    for line in derived(&plan).into_iter().chain(found) {
+        println!("# {line}");
+    }
+    Ok(Exit::Done)
+}
+
+/// The arithmetic, in words.
+fn derived(plan: &Plan) -> Vec<String> {
+    let (samples, updates) = (
+        plan.method.samples_per_epoch(),
+        plan.method.updates_per_epoch(),
+    );
+    let (n_steps, scale) = match &plan.method {
+        Method::Guidance(guidance) => (guidance.steps * guidance.repeats, guidance.guidance_scale),
+        _ => (plan.sampler.n_steps, plan.sampler.guidance_scale),
+    };
+    let guided = |is: bool| {
+        if is && scale != 1.0 { 2 } else { 1 }
+    };
+    let sampled = samples * n_steps * guided(true);
+    let mut lines = vec![
+        format!(
+            "{samples} samples an epoch × {} epochs = {} reward queries",
+            plan.run.epochs,
+            samples as u64 * plan.run.epochs
+        ),
+        format!(
+            "{samples} samples × {n_steps} steps × {} = {sampled} forward passes of one image an epoch in sampling",
+            guided(true)
+        ),
+    ];
+    if updates > 0 {
+        lines.push(format!(
+            "{updates} updates an epoch × {} epochs = {} steps of the optimiser",
+            plan.run.epochs,
+            updates as u64 * plan.run.epochs
+        ));
+    }
+    let passes = guided(plan.method.train_guidance());
+    let at_a_time = plan.rl.micro_batch;
+    lines.push(match &plan.method {
+        Method::Ddpo(_) => format!(
+            "{samples} samples × {n_steps} steps = {} pairs to train on an epoch, {at_a_time} at a time, {passes} passes each",
+            samples * n_steps
+        ),
+        Method::Rwr(rwr) => format!(
+            "{updates} updates × {} samples = {} timesteps to train on an epoch, {at_a_time} at a time, {passes} passes each",
+            rwr.batch,
+            updates * rwr.batch
+        ),
+        Method::Guidance(guidance) => format!(
+            "{} steps × {} repeats = {} gradients of the reward an image, {} at a time; nothing is trained",
+            guidance.steps,
+            guidance.repeats,
+            guidance.steps * guidance.repeats,
+            guidance.batch
+        ),
+    });
+    if let Train::Lora {
+        rank,
+        alpha,
+        targets,
+    } = &plan.policy.train
+    {
+        let targets = targets.join(", ");
+        lines.push(format!(
+            "LoRA of rank {rank}, scaled by {alpha} / {rank}, beside {targets}"
+        ));
+    }
+    if let Some(paper) = &plan.stands_in_for {
+        lines.push(format!(
+            "the reward stands in for the paper's reward `{paper}`"
+        ));
+    }
+    lines
+}
