@@ -71,7 +71,7 @@ impl Optimizers {
         Ok(())
     }
 
-    /// The same by tch: a handful of kernels a parameter.
+    /// The same by tch: a handful of kernels per parameter.
     pub fn step_peer(&mut self) {
         let adamw = &mut self.peer.1;
         adamw.clip_grad_norm(MAX_GRAD_NORM);

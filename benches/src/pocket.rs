@@ -3,7 +3,8 @@
 use ddpo_model::{StableDiffusion, UnetPolicy};
 use ddpo_rl::Estimator;
 use ddpo_sched::{
-    Ddim, DenoiseInput, Denoiser, Draw, Guided, KeyedNoise, LogProb, NoiseSource, Sampler, Seeds,
+    Conditioning, Ddim, DenoiseInput, Denoiser, Draw, Guided, KeyedNoise, LogProb, NoiseSource,
+    Sampler, Seeds,
 };
 use ddpo_train::Policy;
 use tch::{Device, Kind, Tensor};
@@ -24,7 +25,7 @@ pub struct Pocket {
     /// DDIM with η = 1.
     pub sampler: Ddim,
     /// Embeddings of the training animals, `[45, tokens, dim]`.
-    animals: Tensor,
+    animals: Conditioning,
     latent_shape: [i64; 3],
 }
 
@@ -41,7 +42,7 @@ pub struct Pairs {
     /// What the policy predicts, f32 `[batch, 12, 8, 8]`.
     pub eps: Tensor,
     t: Tensor,
-    cond: Tensor,
+    cond: Conditioning,
     advantages: Tensor,
 }
 
@@ -66,7 +67,7 @@ impl Pocket {
         let latent_shape = model.latent_shape();
         let prompts = crate::animals(45);
         let texts: Vec<&str> = prompts.iter().map(|p| p.text.as_str()).collect();
-        let animals = model.prompts.encode(&texts)?;
+        let animals = model.prompts.encode(&texts)?.into();
         let uncond = model.prompts.encode(&[""])?;
         let sampler = Ddim::new(&model.schedule, N_STEPS, 1.0)?;
         let policy = Guided::new(UnetPolicy::full(model.unet)?, uncond, GUIDANCE);
@@ -89,8 +90,8 @@ impl Pocket {
         let noise = KeyedNoise::new(Seeds::new(0), 0);
         let x_t = noise.normal(&ids, Draw::Initial, &self.latent_shape)?;
         let z = noise.normal(&ids, Draw::Step(0), &self.latent_shape)?;
-        let t = self.sampler.timesteps(&at)?;
-        let cond = self.animals.index_select(0, &Tensor::from_slice(&rows));
+        let t = Sampler::timesteps(&self.sampler, &at)?;
+        let cond = self.animals.select(&Tensor::from_slice(&rows));
         let input = DenoiseInput {
             x_t: &x_t,
             t: &t,

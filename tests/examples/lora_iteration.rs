@@ -1,4 +1,4 @@
-//! One iteration of the preset `lora` on a model of Stable Diffusion's layout: images a second of sampling and of the
+//! One iteration of the preset `lora` on a model of Stable Diffusion's layout: images per second of sampling and of the
 //! update apart, peak memory of each, and their part of what the device's matrix products reach in the same precision.
 //!
 //! ```text
@@ -18,12 +18,12 @@ use ddpo_model::{Files, LoraConfig, StableDiffusion, UnetPolicy};
 use ddpo_reward::JpegCompressibility;
 use ddpo_reward::prompts::PromptSet;
 use ddpo_rl::{Baseline, Ddpo, DdpoConfig};
-use ddpo_sched::{Ddim, Guided, Seeds};
+use ddpo_sched::{Ddim, Guided};
 use ddpo_tests::full_size::Result;
 use ddpo_torch::PeakMemory;
 use ddpo_train::{
-    AdamW, AdamWConfig, Context, Event, Observer, Plan, Policy, Report, Retry, RewardWorker, Solo,
-    StopFlag, train,
+    AdamW, AdamWConfig, Event, ImageModel, Metrics, Observer, Policy, Retry, RewardWorker,
+    TrainContext, TrainPlan, train,
 };
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -114,7 +114,7 @@ impl Asked {
 
 /// What an iteration took.
 struct Found {
-    report: Report,
+    report: Metrics,
     /// Largest |ratio − 1| before the first update.
     ratio: f64,
     /// Bytes at most while sampling, and while updating.
@@ -159,30 +159,23 @@ fn iteration(asked: &Asked) -> Result<Found> {
     let reward = Box::new(JpegCompressibility::new()?);
     let rewards = RewardWorker::new(vec![reward], Retry::never())?;
     let mut watch = Watch::new(asked.device)?;
-    let mut context = Context {
-        policy: &mut policy,
-        optimizer: &mut optimizer,
-        sampler: &sampler,
-        rewards: &rewards,
-        prompts: &PromptSet::Animals.prompts(),
-        conditioner: &whole.prompts,
-        decoder: &whole.images,
-        encoder: &whole.images,
-        reference: None,
-        collective: &Solo,
-        seeds: Seeds::new(42),
-        latent_shape,
-        device: asked.device,
-        stop: StopFlag::new(),
-        observers: vec![&mut watch],
-    };
-    let plan = Plan {
-        epochs: match asked.device {
-            Device::Cuda(_) => 2,
-            _ => 1,
-        },
-        ..Plan::default()
-    };
+    let prompts = PromptSet::Animals.prompts();
+    let model = ImageModel::new(&whole.prompts, &whole.images, &latent_shape);
+    let mut context = TrainContext::new(
+        &mut policy,
+        &mut optimizer,
+        &sampler,
+        &rewards,
+        &prompts,
+        model,
+    )
+    .with_seed(42)
+    .with_device(asked.device)
+    .with_observer(&mut watch);
+    let plan = TrainPlan::epochs(match asked.device {
+        Device::Cuda(_) => 2,
+        _ => 1,
+    });
     train(&mut algorithm, &mut context, &plan)?;
     Ok(Found {
         report: watch.report.ok_or("no epoch was done")?,
@@ -198,7 +191,7 @@ struct Watch {
     memory: PeakMemory,
     peaks: [u64; 2],
     ratio: f64,
-    report: Option<Report>,
+    report: Option<Metrics>,
 }
 
 impl Watch {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ddpo_model::{Files, LORA_FILE, Lora, Named, Unet, UnetConfig, UnetPolicy, Vae, VaeConfig};
-use ddpo_rl::{DdpoConfig, Replayed, Rollout, replay_update};
+use ddpo_rl::{DdpoConfig, Replayed, Trajectories, replay_update};
 use ddpo_sched::{Ddim, Guided, ScheduleConfig};
 use ddpo_torch::weights::read_all;
 use ddpo_train::{AdamW, AdamWConfig, Policy};
@@ -40,7 +40,7 @@ pub struct LoraUpdate {
     /// Guided, low-rank factors of rank 4 trained.
     pub policy: Guided<UnetPolicy>,
     sampler: Ddim,
-    rollout: Rollout,
+    rollout: Trajectories,
     advantages: Vec<f32>,
 }
 
@@ -64,7 +64,7 @@ impl LoraUpdate {
             folder: stored,
             policy: Guided::new(policy.with_checkpointing(checkpointing), uncond, GUIDANCE),
             sampler: Ddim::new(&schedule, n_steps, 1.0)?,
-            rollout: Rollout::new(
+            rollout: Trajectories::new(
                 vec![0],
                 take("latents")?,
                 take("log_probs")?,
@@ -86,6 +86,7 @@ impl LoraUpdate {
         };
         Ok(replay_update(
             &self.policy,
+            None,
             &mut optimizer,
             &self.sampler,
             &self.rollout,

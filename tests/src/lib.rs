@@ -1,9 +1,10 @@
 //! Starts `ddpo` as a user does, for the end-to-end checks in `tests/`.
 
-pub mod chat_server;
 pub mod full_size;
 pub mod runs;
 pub mod scoring;
+
+pub use ddpo_testkit::chat_server;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -205,7 +205,7 @@ fn compare(folder: &Path, prefix: &'static str, kind: Kind) {
         .with_noise(&noise);
     let batch = LatentBatch {
         shape: &x_t.size()[1..],
-        cond: &embeddings.narrow(0, 0, 1),
+        cond: &embeddings.narrow(0, 0, 1).into(),
         sample_ids: &[0],
         log_prob: Some(LogProb::Mean),
     };

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ddpo_model::{Files, Lora, StableDiffusion, UnetPolicy};
-use ddpo_rl::{DdpoConfig, Rollout, replay_update_near};
+use ddpo_rl::{DdpoConfig, Trajectories, replay_update};
 use ddpo_rwr::Noised;
 use ddpo_sched::{
     Ddim, Denoiser, Draw, Guided, LatentBatch, NoiseSchedule, NoiseSource, Objective, Universal,
@@ -94,7 +94,14 @@ fn gradients(policy: &dyn Policy, weights: &Tensor, micro_batch: i64) -> (Tensor
             .map(|&t| t as usize)
             .collect();
         let (x_0, eps, cond) = (rows("x_0"), rows("eps"), rows("cond"));
-        let noised = Noised::new(&schedule, &x_0, &eps, &timesteps, cond, &weights[range]);
+        let noised = Noised::new(
+            &schedule,
+            &x_0,
+            &eps,
+            &timesteps,
+            cond.into(),
+            &weights[range],
+        );
         losses.extend(noised.unwrap().accumulate(policy, n).unwrap());
     }
     let grads = policy.params().grads().unwrap().into_iter();
@@ -172,7 +179,7 @@ fn staying_near_the_pretrained_policy_has_the_gradients_of_torch() {
     let lora = Lora::open(&mut whole.unet.net, &lora).unwrap();
     let policy = guided(UnetPolicy::with_lora(whole.unet, lora));
     let pretrained = guided(UnetPolicy::frozen(model().unet).unwrap());
-    let rollout = Rollout::new(
+    let rollout = Trajectories::new(
         vec![0, 1, 2],
         rolled["latents"].shallow_clone(),
         rolled["log_probs"].shallow_clone(),
@@ -184,7 +191,7 @@ fn staying_near_the_pretrained_policy_has_the_gradients_of_torch() {
         micro_batch: 8,
         ..DdpoConfig::importance_sampling()
     };
-    let replayed = replay_update_near(
+    let replayed = replay_update(
         &policy,
         Some(&pretrained as &dyn Denoiser),
         &mut optimizer,
@@ -265,7 +272,7 @@ fn guided_by_a_image(weight: f64) -> Tensor {
     let cfg = number(TOLD, "guidance_scale");
     let inner = Guided::new(policy, tensors["uncond"].shallow_clone(), cfg);
     let net = Universal::new(inner, schedule, weight, objective);
-    let cond = tensors["cond"].shallow_clone();
+    let cond = tensors["cond"].shallow_clone().into();
     let mut latents = vec![tensors["initial"].shallow_clone()];
     let batch = LatentBatch {
         shape: &[4, 8, 8],

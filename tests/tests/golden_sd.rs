@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ddpo_model::{Files, StableDiffusion, UnetPolicy};
-use ddpo_rl::{DdpoConfig, Replayed, Rollout, replay_update};
+use ddpo_rl::{DdpoConfig, Replayed, Trajectories, replay_update};
 use ddpo_sched::{
     Ddim, FixedNoise, Guided, KeyedNoise, LatentBatch, LogProb, Sampler, Seeds, sample,
 };
@@ -66,7 +66,7 @@ fn a_guided_trajectory_and_its_densities_are_those_of_diffusers() {
         .with_noise(&trace["noise"]);
     let batch = LatentBatch {
         shape: &[4, 8, 8],
-        cond: &trace["prompt_embeds"],
+        cond: &trace["prompt_embeds"].shallow_clone().into(),
         sample_ids: &[0, 1, 2],
         log_prob: Some(LogProb::Mean),
     };
@@ -104,7 +104,7 @@ fn a_guided_trajectory_and_its_densities_are_those_of_diffusers() {
 fn replayed(micro_batch: usize) -> (Replayed, Tensors) {
     let rolled = read("rollout.safetensors");
     let (policy, sampler) = guided(&rolled);
-    let rollout = Rollout::new(
+    let rollout = Trajectories::new(
         vec![0, 1, 2],
         rolled["latents"].shallow_clone(),
         rolled["log_probs"].shallow_clone(),
@@ -124,6 +124,7 @@ fn replayed(micro_batch: usize) -> (Replayed, Tensors) {
     sampler.require_stochastic().unwrap();
     let replayed = replay_update(
         &policy,
+        None,
         &mut optimizer,
         &sampler,
         &rollout.unwrap(),

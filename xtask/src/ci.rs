@@ -37,7 +37,7 @@ pub fn run() -> Result<ExitCode> {
         "doc",
         &mut cargo(&["doc", "--workspace", "--no-deps", "--quiet"]),
     )?;
-    // One thread a test: the tests themselves run side by side, and sums come out the same on every machine.
+    // One thread per test: the tests themselves run side by side, and sums come out the same on every machine.
     let mut test = cargo(&["test", "--workspace", "--no-fail-fast"]);
     if std::env::var_os("OMP_NUM_THREADS").is_none() {
         test.env("OMP_NUM_THREADS", "1");

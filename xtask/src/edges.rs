@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ddpo-reward", &["ddpo-encoder"]),
     ("ddpo-eval", &["ddpo-reward"]),
     ("ddpo-train", &["ddpo-torch", "ddpo-sched", "ddpo-reward"]),
+    ("ddpo-testkit", &["ddpo-train", "ddpo-sched", "ddpo-reward"]),
     ("ddpo-rl", &["ddpo-train", "ddpo-sched", "ddpo-reward"]),
     ("ddpo-rwr", &["ddpo-train", "ddpo-sched", "ddpo-reward"]),
     (

@@ -17,7 +17,7 @@ const MAX_LENGTH: usize = 77;
 pub struct TokenizerFiles<'a> {
     /// `vocab.json`: an object from token to id.
     pub vocab: &'a [u8],
-    /// `merges.txt`: a pair of tokens a line, the first line a `#version` comment.
+    /// `merges.txt`: a pair of tokens per line, the first line a `#version` comment.
     pub merges: &'a [u8],
     /// `tokenizer_config.json`: special tokens, `model_max_length`.
     pub config: Option<&'a [u8]>,

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 use crate::block::{Block, BlockConfig};
 use crate::{ClipTextConfig, ClipTokenizer, Error, Result};
 
-/// The text encoder of Stable Diffusion v1: token ids in, one vector a token out.
+/// The text encoder of Stable Diffusion v1: token ids in, one vector per token out.
 ///
 /// An ordinary differentiable function of its weights: whoever trains it marks the tensors of the
 /// [`Scope`] as leaves; whoever does not calls it under `tch::no_grad`.

@@ -9,7 +9,7 @@ const PLACES: [i64; 5] = [0, 2, 4, 6, 7];
 
 /// Five linear layers, collapsed into the one affine map that they are: `w · x + b`.
 ///
-/// Collapsing is exact but for rounding, is done in f64, and makes of 0.9 million products an image 768.
+/// Collapsing is exact but for rounding, is done in f64, and makes of 0.9 million products per image 768.
 pub struct AffineHead {
     /// `[width]`, f32, on the device of the scope.
     pub weight: Tensor,

@@ -1,11 +1,11 @@
 #![doc = include_str!("../README.md")]
 
 mod algorithm;
-mod guide;
 mod reward;
+mod strategy;
 
-pub use algorithm::{UniversalConfig, UniversalGuidance};
-pub use guide::{Decode, UniversalGuide};
+pub use algorithm::UniversalGuidance;
 pub use reward::{DifferentiableReward, ImageColourfulness};
+pub use strategy::{Decode, UniversalGuide};
 
 pub use ddpo_train::{Error, Result};

@@ -11,7 +11,7 @@ use crate::Result;
 /// A score depends on its own image and prompt alone: guidance takes the gradient of the sum over the batch.
 /// On bytes it agrees with the reward of the same name up to rounding.
 pub trait DifferentiableReward: Send {
-    /// One finite score an image; gradients are recorded if `images` asks for them.
+    /// One finite score per image; gradients are recorded if `images` asks for them.
     ///
     /// # Shapes
     /// - `images`: `[batch, 3, height, width]`, f32, in [0, 1]

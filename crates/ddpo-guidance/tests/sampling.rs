@@ -3,17 +3,15 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use ddpo_guidance::{
-    DifferentiableReward, Result, UniversalConfig, UniversalGuidance, UniversalGuide,
-};
+use ddpo_guidance::{DifferentiableReward, Result, UniversalGuidance, UniversalGuide};
 use ddpo_reward::Prompt;
 use ddpo_sched::{
     Ddim, DenoiseInput, Denoiser, KeyedNoise, NoiseSchedule, ScheduleConfig, Seeds, Stream,
 };
-use ddpo_train::dev::{Recorder, Service, World};
+use ddpo_testkit::{Recorder, Service, World};
 use ddpo_train::{
-    Boundary, Checkpoints, Event, Guide, Images, Observer, Outcome, Plan, Retry, RewardWorker,
-    StopFlag, train,
+    Boundary, Checkpoints, Event, Images, Observer, Outcome, Retry, RewardWorker, SamplingStrategy,
+    StopFlag, TrainPlan, train,
 };
 use tch::{Kind, Tensor};
 
@@ -22,7 +20,7 @@ struct Exact(NoiseSchedule);
 
 impl Denoiser for Exact {
     fn predict(&self, input: DenoiseInput<'_>) -> ddpo_sched::Result<Tensor> {
-        let timesteps = Vec::<i64>::try_from(input.t).unwrap();
+        let timesteps = Vec::<f32>::try_from(input.t).unwrap();
         let noise = timesteps
             .iter()
             .map(|&t| (1.0 - self.0.abar()[t as usize]).sqrt() as f32);
@@ -49,7 +47,7 @@ fn guide(weight: f64, repeats: usize, batch: usize) -> UniversalGuide {
     UniversalGuide {
         net: Box::new(Exact(NoiseSchedule::new(&schedule).unwrap())),
         schedule: NoiseSchedule::new(&schedule).unwrap(),
-        sampler: Ddim::new(&schedule, 10, 1.0).unwrap(),
+        sampler: Box::new(Ddim::new(&schedule, 10, 1.0).unwrap()),
         decode: Box::new(|latents| ((latents * 40.0 + 128.0) / 255.0).clamp(0.0, 1.0)),
         reward: Box::new(Asked),
         weight,
@@ -58,8 +56,12 @@ fn guide(weight: f64, repeats: usize, batch: usize) -> UniversalGuide {
     }
 }
 
-fn algorithm(guide: UniversalGuide) -> UniversalGuidance {
-    UniversalGuidance::new(guide, UniversalConfig { samples: 12 }, 1).unwrap()
+/// A world that draws as `guide` does, and the algorithm of it.
+fn guided(guide: UniversalGuide) -> (World, UniversalGuidance) {
+    let algorithm = UniversalGuidance::new(&guide, 12, 1).unwrap();
+    let mut world = World::new().unwrap();
+    world.strategy = Some(Box::new(guide));
+    (world, algorithm)
 }
 
 /// Draws the same six images at every boundary, as an evaluation does, and may ask the run to stop meanwhile.
@@ -93,7 +95,8 @@ impl Observer for Watch {
         let mut told = 0;
         let images = boundary.draw(&asked(&IDS), &IDS, &noise(), &mut |n| {
             told += n;
-            if let (Some((after, stop)), Some(_)) = (&self.stop_after, boundary.guide)
+            if let (Some((after, stop)), Some(_)) =
+                (&self.stop_after, boundary.epochs_done.checked_sub(1))
                 && told >= *after
             {
                 stop.request();
@@ -107,26 +110,25 @@ impl Observer for Watch {
 
 /// Mean of the colour that was asked for.
 fn worth(images: &Images) -> f64 {
-    let mut reward = ddpo_train::dev::AskedColour;
+    let mut reward = ddpo_testkit::AskedColour;
     let scores = ddpo_reward::Reward::score(&mut reward, images, &asked(&IDS)).unwrap();
     scores.iter().map(|&s| f64::from(s)).sum::<f64>() / IDS.len() as f64
 }
 
-fn one_epoch() -> Plan {
-    Plan {
+fn one_epoch() -> TrainPlan {
+    TrainPlan {
         epochs: 1,
-        ..Plan::default()
+        ..TrainPlan::default()
     }
 }
 
 #[test]
 fn a_run_draws_plainly_first_then_guided_and_changes_no_weight() {
-    let mut world = World::new().unwrap();
+    let (mut world, mut algorithm) = guided(guide(0.2, 2, 4));
     let before: Vec<Tensor> = weights(&world);
     let (mut watch, mut recorder) = (Watch::default(), Recorder::default());
     let drawn = Rc::clone(&watch.drawn);
     let mut context = world.context(vec![&mut watch, &mut recorder]);
-    let mut algorithm = algorithm(guide(0.2, 2, 4));
     assert_eq!(
         train(&mut algorithm, &mut context, &one_epoch()).unwrap(),
         Outcome::Done
@@ -162,19 +164,19 @@ fn a_run_that_is_stopped_while_guided_images_are_looked_at_looks_again() {
         let checkpoints = Checkpoints::open(folder.path().to_owned(), 2).unwrap();
         let latest = checkpoints.latest().unwrap();
         assert_eq!(latest.is_some(), resume);
-        let plan = Plan {
+        let plan = TrainPlan {
             checkpoints: Some(checkpoints),
             resume: latest,
             ..one_epoch()
         };
-        let mut world = World::new().unwrap();
+        let (mut world, mut algorithm) = guided(guide(0.2, 2, 4));
         let mut watch = Watch {
             stop_after: stop_after.map(|n| (n, world.stop.clone())),
             ..Watch::default()
         };
         let (mut recorder, drawn) = (Recorder::default(), Rc::clone(&watch.drawn));
         let mut context = world.context(vec![&mut watch, &mut recorder]);
-        let outcome = train(&mut algorithm(guide(0.2, 2, 4)), &mut context, &plan).unwrap();
+        let outcome = train(&mut algorithm, &mut context, &plan).unwrap();
         drop(context);
         let drawn = drawn.borrow().clone();
         (outcome, drawn, recorder.samples.len())
@@ -201,15 +203,24 @@ fn a_run_that_is_stopped_while_guided_images_are_looked_at_looks_again() {
 fn what_a_sample_looks_like_does_not_depend_on_its_batch() {
     let draw = |ids: &[u64], batch: usize| {
         let guide = guide(0.05, 3, batch);
-        let cond = ddpo_train::Conditioner::embed(&ddpo_train::dev::Pixels, &asked(ids)).unwrap();
+        let policy = ddpo_testkit::TinyPolicy::new(1).unwrap();
+        let sampler = Ddim::new(&ScheduleConfig::sd_v1_4(), 10, 1.0).unwrap();
+        let cond = ddpo_train::Conditioner::embed(&ddpo_testkit::Pixels, &asked(ids)).unwrap();
         let batch = ddpo_sched::LatentBatch {
-            shape: &ddpo_train::dev::LATENT,
+            shape: &ddpo_testkit::LATENT,
             cond: &cond,
             sample_ids: ids,
             log_prob: None,
         };
         guide
-            .sample(&asked(ids), &batch, &noise(), &mut |_| Ok(()))
+            .sample(
+                &policy,
+                &sampler,
+                &asked(ids),
+                &batch,
+                &noise(),
+                &mut |_| Ok(()),
+            )
             .unwrap()
     };
     let whole = draw(&IDS, 6);
@@ -225,14 +236,14 @@ fn an_epoch_whose_reward_fails_goes_on_without_drawing_again() {
         let checkpoints = Checkpoints::open(folder.path().to_owned(), 2).unwrap();
         let latest = checkpoints.latest().unwrap();
         assert_eq!(latest.is_some(), resume);
-        Plan {
+        TrainPlan {
             checkpoints: Some(checkpoints),
             resume: latest,
             ..one_epoch()
         }
     };
     let scored = |left: usize, resume: bool| {
-        let mut world = World::new().unwrap();
+        let (mut world, mut algorithm) = guided(guide(0.05, 2, 4));
         let service = Service {
             left,
             asked: Default::default(),
@@ -241,11 +252,7 @@ fn an_epoch_whose_reward_fails_goes_on_without_drawing_again() {
         world.rewards = RewardWorker::new(vec![Box::new(service)], Retry::never()).unwrap();
         let mut recorder = Recorder::default();
         let mut context = world.context(vec![&mut recorder]);
-        let outcome = train(
-            &mut algorithm(guide(0.05, 2, 4)),
-            &mut context,
-            &plan(resume),
-        );
+        let outcome = train(&mut algorithm, &mut context, &plan(resume));
         drop(context);
         let images = images.lock().unwrap().clone();
         (
@@ -260,15 +267,10 @@ fn an_epoch_whose_reward_fails_goes_on_without_drawing_again() {
     let (done, rest, samples, drawn) = scored(100, true);
     assert!(done && drawn == 0, "nothing is drawn again");
     assert_eq!(rest.len(), 7);
-    let mut world = World::new().unwrap();
+    let (mut world, mut algorithm) = guided(guide(0.05, 2, 4));
     let mut recorder = Recorder::default();
     let mut context = world.context(vec![&mut recorder]);
-    train(
-        &mut algorithm(guide(0.05, 2, 4)),
-        &mut context,
-        &one_epoch(),
-    )
-    .unwrap();
+    train(&mut algorithm, &mut context, &one_epoch()).unwrap();
     drop(context);
     assert_eq!(
         samples, recorder.samples,
@@ -284,6 +286,6 @@ fn numbers_that_draw_nothing_are_refused() {
         (guide(1.0, 1, 1), 0, 1),
         (guide(1.0, 1, 1), 3, 2),
     ] {
-        assert!(UniversalGuidance::new(guide, UniversalConfig { samples }, world).is_err());
+        assert!(UniversalGuidance::new(&guide, samples, world).is_err());
     }
 }

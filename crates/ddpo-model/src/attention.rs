@@ -204,9 +204,9 @@ impl TransformerBlock {
 
     /// # Shapes
     /// - `context`: `[batch, tokens, context_dim]`
-    fn keep(&self, context: &Tensor, branches: LoraMode) -> BlockCache {
+    fn precompute(&self, context: &Tensor, mode: LoraMode) -> BlockCache {
         let adapted = self.attn1.is_adapted() || self.attn2.is_adapted();
-        let merges = branches == LoraMode::Merged && adapted;
+        let merges = mode == LoraMode::Merged && adapted;
         BlockCache {
             prompt: self.attn2.keys_values(context),
             merged: merges.then(|| [self.attn1.merged(), self.attn2.merged_outside()]),
@@ -215,7 +215,7 @@ impl TransformerBlock {
 
     fn forward(&self, x: &Tensor, context: AttentionContext<'_>) -> Tensor {
         let merged = match context {
-            AttentionContext::Cached(kept) => kept[0].merged.as_ref(),
+            AttentionContext::Cached(blocks) => blocks[0].merged.as_ref(),
             AttentionContext::Embeddings(_) => None,
         };
         let (attn1, attn2) = match merged {
@@ -225,7 +225,7 @@ impl TransformerBlock {
         let x = attn1.among(&self.norm1.forward(x)) + x;
         let computed;
         let prompt = match context {
-            AttentionContext::Cached(kept) => &kept[0].prompt,
+            AttentionContext::Cached(blocks) => &blocks[0].prompt,
             AttentionContext::Embeddings(embeddings) => {
                 computed = self.attn2.keys_values(embeddings);
                 &computed
@@ -296,9 +296,9 @@ impl SpatialTransformer {
     }
 
     /// What is the same at every time step, one a transformer block.
-    pub(crate) fn keep(&self, context: &Tensor, branches: LoraMode) -> Vec<BlockCache> {
+    pub(crate) fn precompute(&self, context: &Tensor, mode: LoraMode) -> Vec<BlockCache> {
         let blocks = self.blocks.iter();
-        blocks.map(|b| b.keep(context, branches)).collect()
+        blocks.map(|b| b.precompute(context, mode)).collect()
     }
 
     /// Whether a weight or factor of it records gradients.

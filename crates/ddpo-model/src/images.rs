@@ -1,6 +1,6 @@
 //! Latents to images, and images to latents.
 
-use ddpo_train::{Images, Posterior};
+use ddpo_train::{Images, LatentPosterior};
 use tch::{Device, Kind, Tensor};
 
 use crate::pipeline::Named;
@@ -88,7 +88,7 @@ impl ddpo_train::Decoder for ImageCodec {
 impl ddpo_train::Encoder for ImageCodec {
     /// Pixels as `2 · byte / 255 − 1`, the inverse of [`decode`](Self::decode); the posterior's log-variance as
     /// diffusers clamps it. What rounding to bytes lost is not there (the JAX code encodes floats).
-    fn encode(&self, images: &Images) -> ddpo_train::Result<Posterior> {
+    fn encode(&self, images: &Images) -> ddpo_train::Result<LatentPosterior> {
         let (n, height, width) = (images.len(), images.height(), images.width());
         let factor = self.vae.net.config.factor() as usize;
         if !height.is_multiple_of(factor) || !width.is_multiple_of(factor) {
@@ -120,7 +120,7 @@ impl ddpo_train::Encoder for ImageCodec {
                 (mean, std)
             })
             .unzip();
-        Ok(Posterior {
+        Ok(LatentPosterior {
             mean: Tensor::cat(&means, 0),
             std: Tensor::cat(&stds, 0),
         })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ddpo_clip::{ClipTextConfig, ClipTextModel, ClipTokenizer, TokenizerFiles};
-use ddpo_sched::ScheduleConfig;
+use ddpo_sched::{Conditioning, ScheduleConfig};
 use ddpo_torch::{Store, weights};
 use ddpo_train::Prompt;
 use tch::{Device, Kind, Tensor};
@@ -52,9 +52,10 @@ impl PromptEncoder {
 }
 
 impl ddpo_train::Conditioner for PromptEncoder {
-    fn embed(&self, prompts: &[Prompt]) -> ddpo_train::Result<Tensor> {
+    fn embed(&self, prompts: &[Prompt]) -> ddpo_train::Result<Conditioning> {
         let texts: Vec<&str> = prompts.iter().map(|p| p.text.as_str()).collect();
-        self.encode(&texts).map_err(ddpo_train::Error::model)
+        let tokens = self.encode(&texts).map_err(ddpo_train::Error::model)?;
+        Ok(tokens.into())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The UNet as a policy: it predicts, and it learns.
 
-use ddpo_sched::{Conditioned, DenoiseInput, Denoiser};
+use ddpo_sched::{Conditioned, Conditioning, DenoiseInput, Denoiser};
 use ddpo_torch::{Autocast, HeldCasts};
 use ddpo_train::{LossScale, ParamSet, Persist, Policy, StateReader, StateWriter};
 use tch::{Device, Kind, Tensor};
@@ -150,7 +150,7 @@ impl UnetPolicy {
     ///
     /// Only where products are of f32: `W + scale · up down` in bf16, f16 or TF32 loses what is small beside W.
     /// Training keeps that, and the ratio of the two would not be 1 before the first update.
-    fn branches(&self, device: Device) -> Result<LoraMode> {
+    fn lora_mode(&self, device: Device) -> Result<LoraMode> {
         let f32 = self.kind == Kind::Float && self.autocast.is_none();
         let exact = f32 && !(device.is_cuda() && ddpo_torch::tf32()?.products);
         Ok(match exact {
@@ -171,7 +171,7 @@ impl UnetPolicy {
         }
     }
 
-    fn check(&self, x_t: &Tensor, t: &Tensor, cond: &Tensor) -> ddpo_sched::Result<()> {
+    fn check(&self, x_t: &Tensor, t: &Tensor, cond: &Conditioning) -> ddpo_sched::Result<()> {
         let channels = self.unet.net.config().in_channels;
         let (x, t) = (x_t.size(), t.size());
         if x.len() != 4 || x[1] != channels {
@@ -183,8 +183,13 @@ impl UnetPolicy {
         self.check_cond(cond, Some(x[0]))
     }
 
-    fn check_cond(&self, cond: &Tensor, batch: Option<i64>) -> ddpo_sched::Result<()> {
-        let (size, dim) = (cond.size(), self.unet.net.config().cross_attention_dim);
+    fn check_cond(&self, cond: &Conditioning, batch: Option<i64>) -> ddpo_sched::Result<()> {
+        if let Some(extra) = cond.pooled.as_ref().or(cond.added.as_ref()) {
+            let expected = "no pooled or added embeddings: this UNet has no place for them";
+            return shape("cond", expected.to_owned(), extra.size());
+        }
+        let size = cond.tokens.size();
+        let dim = self.unet.net.config().cross_attention_dim;
         let fits = size.len() == 3 && size[2] == dim && batch.is_none_or(|n| size[0] == n);
         if fits {
             return Ok(());
@@ -209,44 +214,47 @@ fn denoiser(error: impl Into<Error>) -> ddpo_sched::Error {
 impl Denoiser for UnetPolicy {
     fn predict(&self, input: DenoiseInput<'_>) -> ddpo_sched::Result<Tensor> {
         self.check(input.x_t, input.t, input.cond)?;
-        let cond = input.cond.to_kind(self.kind);
+        let cond = input.cond.tokens.to_kind(self.kind);
         self.forward(input.x_t, input.t, AttentionContext::Embeddings(&cond))
     }
 
-    fn conditioned<'a>(&'a self, cond: &Tensor) -> ddpo_sched::Result<Conditioned<'a>> {
+    fn conditioned<'a>(&'a self, cond: &Conditioning) -> ddpo_sched::Result<Conditioned<'a>> {
         self.check_cond(cond, None)?;
-        let branches = self.branches(cond.device()).map_err(denoiser)?;
+        let mode = self.lora_mode(cond.device()).map_err(denoiser)?;
         // Else autocast would cast every weight at every step.
         let held = self.autocast.map(|_| HeldCasts::begin()).transpose();
         let held = held.map_err(denoiser)?;
-        let kept = tch::no_grad(|| {
+        let blocks = tch::no_grad(|| {
             let _cast = Autocast::enter(cond.device(), self.autocast)?;
-            Ok(self.unet.net.keep(&cond.to_kind(self.kind), branches))
+            Ok(self
+                .unet
+                .net
+                .precompute(&cond.tokens.to_kind(self.kind), mode))
         });
-        let kept = kept.map_err(|e: ddpo_torch::Error| denoiser(e))?;
-        let rollout = Rollout {
+        let blocks = blocks.map_err(|e: ddpo_torch::Error| denoiser(e))?;
+        let cached = CachedDenoiser {
             policy: self,
-            cond: cond.shallow_clone(),
-            kept,
+            cond: cond.clone(),
+            blocks,
             _held: held,
         };
-        Ok(Box::new(move |x_t, t| rollout.predict(x_t, t)))
+        Ok(Box::new(move |x_t, t| cached.predict(x_t, t)))
     }
 }
 
 /// The policy with everything that is the same at all steps of a rollout; the policy itself stays as it is.
-struct Rollout<'a> {
+struct CachedDenoiser<'a> {
     policy: &'a UnetPolicy,
-    cond: Tensor,
-    kept: Vec<BlockCache>,
+    cond: Conditioning,
+    blocks: Vec<BlockCache>,
     /// Weights that autocast cast.
     _held: Option<HeldCasts>,
 }
 
-impl Rollout<'_> {
+impl CachedDenoiser<'_> {
     fn predict(&self, x_t: &Tensor, t: &Tensor) -> ddpo_sched::Result<Tensor> {
         self.policy.check(x_t, t, &self.cond)?;
-        let context = AttentionContext::Cached(&self.kept);
+        let context = AttentionContext::Cached(&self.blocks);
         tch::no_grad(|| self.policy.forward(x_t, t, context))
     }
 }
@@ -265,7 +273,7 @@ impl Policy for UnetPolicy {
         loss: &mut dyn FnMut(&Tensor) -> ddpo_train::Result<Tensor>,
     ) -> ddpo_train::Result<()> {
         self.check(input.x_t, input.t, input.cond)?;
-        let cond = input.cond.to_kind(self.kind);
+        let cond = input.cond.tokens.to_kind(self.kind);
         if !self.checkpointing {
             let eps = self.forward(input.x_t, input.t, AttentionContext::Embeddings(&cond))?;
             let backward = |loss: &Tensor| loss.f_backward().map_err(ddpo_train::Error::model);

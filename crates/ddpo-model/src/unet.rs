@@ -108,7 +108,7 @@ impl Unet {
         self.forward_with(x_t, t, AttentionContext::Embeddings(cond))
     }
 
-    /// The same with what [`keep`](Self::keep) computed before.
+    /// The same with what [`precompute`](Self::precompute) computed before.
     ///
     /// # Shapes
     /// As [`forward`](Self::forward).
@@ -118,18 +118,18 @@ impl Unet {
     }
 
     /// What is the same at every time step, so that a rollout computes it once: keys and values of the prompt in
-    /// every cross-attention, and weights with their low-rank branches added, if `branches` says so. No gradients.
+    /// every cross-attention, and weights with their low-rank branches added, if `mode` says so. No gradients.
     ///
-    /// It is that of the weights as they are now; they, and the branches, stay as they are.
+    /// It is that of the weights as they are now; they, and the mode, stay as they are.
     ///
     /// # Shapes
     /// - `cond`: `[batch, tokens, cross_attention_dim]`
     /// - returns: one a transformer block, in the network's order
-    pub fn keep(&self, cond: &Tensor, branches: LoraMode) -> Vec<BlockCache> {
+    pub fn precompute(&self, cond: &Tensor, mode: LoraMode) -> Vec<BlockCache> {
         let _no_grad = tch::no_grad_guard();
         let segments = self.segments();
         let attentions = segments.iter().filter_map(Segment::attention);
-        attentions.flat_map(|a| a.keep(cond, branches)).collect()
+        attentions.flat_map(|a| a.precompute(cond, mode)).collect()
     }
 
     /// The time embedding as residual blocks take it, `[batch, 4 * channels of the first level]`.

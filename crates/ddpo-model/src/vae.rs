@@ -80,7 +80,7 @@ impl VaeConfig {
 }
 
 /// A diagonal Gaussian over latents, before scaling.
-pub struct Posterior {
+pub struct PosteriorParams {
     /// `[batch, latent_channels, h, w]`.
     pub mean: Tensor,
     /// The same, clamped to [-30, 20].
@@ -179,7 +179,7 @@ impl Encoder {
     /// # Shapes
     /// - `images`: `[batch, 3, height, width]` in [-1, 1]
     /// - returns: means and log-variances `[batch, latent_channels, height / factor, width / factor]`
-    pub fn forward(&self, images: &Tensor) -> Posterior {
+    pub fn forward(&self, images: &Tensor) -> PosteriorParams {
         let mut h = self.conv_in.forward(images);
         for (resnets, downsample) in &self.down {
             h = resnets.iter().fold(h, |h, block| block.forward(&h, None));
@@ -192,7 +192,7 @@ impl Encoder {
             .quant_conv
             .forward(&self.conv_out.forward(&h))
             .chunk(2, 1);
-        Posterior {
+        PosteriorParams {
             mean: moments[0].shallow_clone(),
             log_var: moments[1].clamp(-30.0, 20.0),
         }

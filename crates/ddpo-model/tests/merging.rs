@@ -5,7 +5,8 @@ use std::path::Path;
 
 use ddpo_model::{Files, LoraConfig, StableDiffusion, UnetPolicy};
 use ddpo_sched::{
-    Ddim, DenoiseInput, Denoiser, Guided, KeyedNoise, LatentBatch, LogProb, Sampler, Seeds, sample,
+    Conditioning, Ddim, DenoiseInput, Denoiser, Guided, KeyedNoise, LatentBatch, LogProb, Sampler,
+    Seeds, sample,
 };
 use ddpo_train::Policy;
 use tch::{Device, Kind, Tensor};
@@ -53,8 +54,8 @@ impl Denoiser for Beside<'_> {
     }
 }
 
-fn cond() -> Tensor {
-    wave(&[3, 7, 24], 2.0)
+fn cond() -> Conditioning {
+    wave(&[3, 7, 24], 2.0).into()
 }
 
 /// Latents, noisiest first, and log-probabilities of all steps.
@@ -123,7 +124,7 @@ fn replayed(
     [x_t, x_prev]: [&Tensor; 2],
 ) -> Tensor {
     let (at, cond) = ([step; 3], cond());
-    let t = &sampler.timesteps(&at).unwrap();
+    let t = &Sampler::timesteps(sampler, &at).unwrap();
     let mut seen = None;
     let cond = &cond;
     guided
@@ -173,7 +174,7 @@ fn training_beside_a_rollout_has_the_gradients_of_training_alone() {
     let alone = gradients();
     let rollout = guided.conditioned(&cond()).unwrap();
     assert_eq!(gradients(), alone);
-    let t = Tensor::from_slice(&[501_i64; 3]);
+    let t = Tensor::from_slice(&[501_f32; 3]);
     let first = rollout(&latents[4], &t).unwrap();
     assert!(!first.requires_grad());
     assert_eq!(gradients(), alone);

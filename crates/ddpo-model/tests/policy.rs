@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ddpo_model::{Files, LoraConfig, StableDiffusion, UnetPolicy};
-use ddpo_sched::{DenoiseInput, Denoiser, Guided};
+use ddpo_sched::{Conditioning, DenoiseInput, Denoiser, Guided};
 use ddpo_train::{Persist, Policy, StateWriter};
 use tch::{Device, Kind, Tensor};
 
@@ -50,7 +50,7 @@ fn normal(shape: &[i64], seed: i64) -> Tensor {
 struct Input {
     x_t: Tensor,
     t: Tensor,
-    cond: Tensor,
+    cond: Conditioning,
 }
 
 impl Input {
@@ -58,7 +58,7 @@ impl Input {
         Self {
             x_t: normal(&[3, 4, 9, 6], 1), // 9 is halved to 5: skips do not double
             t: Tensor::from_slice(&[1_i64, 501, 981]),
-            cond: normal(&[3, 7, 24], 2),
+            cond: normal(&[3, 7, 24], 2).into(),
         }
     }
 
@@ -174,7 +174,7 @@ fn what_is_computed_once_a_rollout_gives_the_same_numbers() {
             println!("{train} in {kind:?}: {off:.1e}");
             assert!(off <= tolerance, "{train} in {kind:?}: {off:.1e}");
         }
-        let short = normal(&[2, 7, 24], 3);
+        let short = normal(&[2, 7, 24], 3).into();
         assert!(predict(&input.x_t, &input.t).is_ok());
         assert!(guided.conditioned(&short).unwrap()(&input.x_t, &input.t).is_err());
     }

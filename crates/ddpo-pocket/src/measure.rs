@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// How the samples are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MeasurePlan {
-    /// Samples an animal.
+    /// Samples per animal.
     pub per_animal: usize,
     /// Denoising steps.
     pub n_steps: usize,
@@ -77,7 +77,8 @@ pub fn draw(model: StableDiffusion, plan: MeasurePlan) -> Result<(Tensor, Vec<us
     let shape = model.latent_shape();
     let embedded = model
         .prompts
-        .encode(&prompts.iter().map(String::as_str).collect::<Vec<_>>())?;
+        .encode(&prompts.iter().map(String::as_str).collect::<Vec<_>>())?
+        .into();
     let sampler = Ddim::new(&model.schedule, plan.n_steps, plan.eta)?;
     let net = Guided::new(
         UnetPolicy::full(model.unet)?,

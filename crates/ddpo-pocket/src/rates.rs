@@ -59,7 +59,7 @@ impl Drawings {
 const SEED: u64 = 7_000;
 
 impl JudgeRates {
-    /// ParsedPrompt `judge` about `n` scenes a kind of training animals, through `vae` if there is one.
+    /// Asks `judge` about `n` scenes per kind of training animals, through `vae` if there is one.
     ///
     /// # Errors
     /// What composing reports.
@@ -137,7 +137,7 @@ pub struct HitRate {
 impl HitRate {
     /// # Shapes
     /// - `log_probs`: `[batch, answers]`
-    /// - `truth`: the right answer's index an image
+    /// - `truth`: the right answer's index per image
     /// - `among`: answers that compete; all others are left out
     pub fn of(log_probs: &Tensor, truth: &[usize], among: &[usize]) -> Self {
         let columns = Tensor::from_slice(&among.iter().map(|&i| i as i64).collect::<Vec<_>>());

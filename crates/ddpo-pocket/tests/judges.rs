@@ -5,7 +5,7 @@ use ddpo_pocket::judge::{Judge, Role};
 use ddpo_pocket::rates::{Drawings, JudgeRates};
 use tch::Device;
 
-/// The card's rates are over 200 scenes a question; fewer here, so the limits leave three standard errors of a rate.
+/// The card's rates are over 200 scenes per question; fewer here, so the limits leave three standard errors of a rate.
 const N_SCENES: u64 = 60;
 
 #[test]

@@ -28,7 +28,7 @@ fn shipped_model_gives_the_image_that_diffusers_gives() {
     ];
     let model = StableDiffusion::load(&ddpo_pocket::files(), Device::Cpu, Kind::Float).unwrap();
     let shape = model.latent_shape();
-    let cond = model.prompts.encode(&prompts).unwrap();
+    let cond = model.prompts.encode(&prompts).unwrap().into();
     let sampler = Ddim::new(&model.schedule, 10, 1.0).unwrap();
     let uncond = model.prompts.encode(&[""]).unwrap();
     let net = Guided::new(UnetPolicy::full(model.unet).unwrap(), uncond, 3.0);

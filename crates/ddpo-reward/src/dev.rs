@@ -30,7 +30,7 @@ pub fn conforms_on(reward: &mut dyn Reward, images: &Images, prompts: &[Prompt])
     };
 
     let whole = score(images, prompts);
-    assert_eq!(whole.len(), images.len(), "{name}: one score an image");
+    assert_eq!(whole.len(), images.len(), "{name}: one score per image");
     for (i, s) in whole.iter().enumerate() {
         assert!(s.is_finite(), "{name}: score {i} is {s}");
     }

@@ -11,19 +11,27 @@ const PROMPT_EPS: f64 = 1e-6;
 /// Added to the standard deviation of a batch without tracking (ddpo-pytorch `scripts/train.py`; the JAX
 /// code adds nothing, which fails on a batch of equal rewards).
 const BATCH_EPS: f64 = 1e-8;
+/// Added to the standard deviation of a group (Flow-GRPO, `flow_grpo/stat_tracking.py`; TRL's `GRPOTrainer` adds the same
+/// to a deviation with n − 1).
+const GROUP_EPS: f64 = 1e-4;
 
 /// What a reward is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Baseline {
     /// The latest rewards of the same prompt (paper, appendix D.3), once there are enough of them.
     PerPrompt {
-        /// How many are kept: 32 in JAX; 16 for (in)compressibility, 32 otherwise in ddpo-pytorch.
+        /// How many there are at most: 32 in JAX; 16 for (in)compressibility, 32 otherwise in ddpo-pytorch.
         buffer_size: usize,
         /// From how many on they are used: 16 in both. Below, the whole batch is.
         min_count: usize,
     },
     /// The rewards of the epoch.
     Batch,
+    /// The rewards of the same prompt in this epoch alone: GRPO's normalisation (Shao et al. 2024, section 4.1).
+    Group {
+        /// How many samples of neighbouring ids have one prompt.
+        size: usize,
+    },
 }
 
 /// Running rewards of every prompt.
@@ -62,6 +70,12 @@ impl PromptStats {
         let rewards: Vec<f64> = rewards.iter().copied().map(f64::from).collect();
         let (buffer_size, min_count) = match self.baseline {
             Baseline::Batch => return Ok(normalise(&rewards, BATCH_EPS)),
+            Baseline::Group { size } => {
+                let groups = rewards.chunks(size.max(1));
+                return Ok(groups
+                    .flat_map(|group| normalise(group, GROUP_EPS))
+                    .collect());
+            }
             Baseline::PerPrompt {
                 buffer_size,
                 min_count,
@@ -95,7 +109,7 @@ impl PromptStats {
         Ok(prompts.iter().zip(&rewards).map(advantage).collect())
     }
 
-    /// The rewards that are kept for a prompt, oldest first.
+    /// The rewards in a prompt's buffer, oldest first.
     pub fn rewards_of(&self, prompt: &str) -> Option<Vec<f64>> {
         let buffer = self.buffers.get(prompt)?;
         Some(buffer.iter().copied().collect())

@@ -1,7 +1,7 @@
 //! The numbers of DDPO, each with its source, and what must hold between them.
 
 use ddpo_sched::{LogProb, Sampler};
-use ddpo_train::{Error, Result};
+use ddpo_train::{Error, Meter, Result};
 
 use crate::{Baseline, Estimator};
 
@@ -10,14 +10,18 @@ use crate::{Baseline, Estimator};
 pub struct DdpoConfig {
     /// DDPO-SF or DDPO-IS.
     pub estimator: Estimator,
-    /// Samples an epoch: 256 (paper, table D.5).
+    /// Samples per epoch: 256 (paper, table D.5).
     pub samples_per_epoch: usize,
-    /// Steps of the optimiser an epoch: 4 for IS, 1 for SF (paper, table D.5; ddpo-pytorch takes 2 on the
+    /// Updates per epoch: 4 for IS, 1 for SF (paper, table D.5; ddpo-pytorch takes 2 on the
     /// aesthetic and alignment rewards).
     pub updates_per_epoch: usize,
+    /// How many samples of neighbouring ids share one prompt: 1 in both codebases, the group of a group baseline.
+    pub samples_per_prompt: usize,
+    /// Whether these start from one initial latent too, so that rewards differ by the noise of the steps alone.
+    pub shared_noise: bool,
     /// Samples in one denoising batch of one rank. Changes memory and speed only.
     pub sample_batch: usize,
-    /// Pairs of sample and time step in one training pass of one rank. Changes memory and speed only.
+    /// Transitions in one training pass of one rank. Changes memory and speed only.
     pub micro_batch: usize,
     /// What rewards are compared with: JAX 32 / 16.
     pub baseline: Baseline,
@@ -28,13 +32,13 @@ pub struct DdpoConfig {
     pub max_grad_norm: f64,
     /// Mean over dimensions in both codebases; the paper's formula is a sum.
     pub log_prob: LogProb,
-    /// Weight of the divergence from the policy before training, `KL(p_θ ‖ p_pre)` of each step, in the loss:
+    /// Weight of the KL divergence to the reference policy, `KL(p_θ ‖ p_ref)` of each step, in the loss:
     /// DPOK's regulariser (Fan et al. 2023). 0 is DDPO, which has none.
     pub kl_weight: f64,
     /// Largest |ratio − 1| before the first update of a run: a tenth of the clip range. `None` only reports
     /// it, for training that is not meant to replay what was sampled (such as without guidance).
     pub ratio_bound: Option<f64>,
-    /// After how many updates in a row that had to be left out the run ends.
+    /// After how many skipped updates in a row the run ends.
     pub max_skipped: u32,
 }
 
@@ -45,6 +49,8 @@ impl DdpoConfig {
             estimator: Estimator::ImportanceSampling { clip_range: 1e-4 },
             samples_per_epoch: 256,
             updates_per_epoch: 4,
+            samples_per_prompt: 1,
+            shared_noise: false,
             sample_batch: 8,
             micro_batch: 8,
             baseline: Baseline::PerPrompt {
@@ -79,6 +85,21 @@ impl DdpoConfig {
         self.minibatch() / world.max(1)
     }
 
+    /// The metrics of an update, none of them measured yet.
+    pub(crate) fn stats(&self) -> Meter {
+        let names = [
+            "policy/kl_pretrained",
+            "policy/ratio_mean",
+            "policy/clip_fraction",
+            "policy/approx_kl",
+            "policy/loss",
+        ];
+        match self.kl_weight > 0.0 {
+            true => Meter::of_updates(&names),
+            false => Meter::of_updates(&names[1..]),
+        }
+    }
+
     /// Refuses numbers that do not fit together, with the arithmetic.
     ///
     /// # Errors
@@ -97,7 +118,7 @@ impl DdpoConfig {
         let minibatch = self.minibatch();
         if world == 0 || !minibatch.is_multiple_of(world) {
             let expected = format!(
-                "{samples} samples / {updates} updates = {minibatch} samples an update, which {world} ranks \
+                "{samples} samples / {updates} updates = {minibatch} samples per update, which {world} ranks \
                  cannot share equally"
             );
             return Err(Error::config("samples_per_epoch", samples, expected));
@@ -106,13 +127,41 @@ impl DdpoConfig {
             let expected = "must be 1: the score function is the gradient only for samples of the policy itself";
             return Err(Error::config("updates_per_epoch", updates, expected));
         }
+        self.check_groups()?;
         Ok(sampler.require_stochastic()?)
+    }
+
+    fn check_groups(&self) -> Result<()> {
+        let (samples, group) = (self.samples_per_epoch, self.samples_per_prompt);
+        if !samples.is_multiple_of(group) {
+            let expected = format!(
+                "must divide samples_per_epoch = {samples}, but {samples} = {} * {group} + {}",
+                samples / group,
+                samples % group
+            );
+            return Err(Error::config("samples_per_prompt", group, expected));
+        }
+        if self.shared_noise && group < 2 {
+            let expected =
+                "needs samples_per_prompt of at least 2: one sample shares its noise with nobody";
+            return Err(Error::config("shared_noise", true, expected));
+        }
+        match self.baseline {
+            Baseline::Group { size } if size < 2 || size != group => {
+                let expected = format!(
+                    "must be at least 2 and the size of the baseline's groups, which is {size}"
+                );
+                Err(Error::config("samples_per_prompt", group, expected))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_numbers(&self) -> Result<()> {
         for (key, count) in [
             ("samples_per_epoch", self.samples_per_epoch),
             ("updates_per_epoch", self.updates_per_epoch),
+            ("samples_per_prompt", self.samples_per_prompt),
             ("sample_batch", self.sample_batch),
             ("micro_batch", self.micro_batch),
         ] {

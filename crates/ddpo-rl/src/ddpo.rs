@@ -4,19 +4,15 @@
 //! Which rank draws which sample follows from the shuffle, which is known beforehand: every update trains on
 //! the same samples on any number of ranks.
 
-use std::time::Instant;
-
 use ddpo_reward::Prompt;
 use ddpo_sched::{Sampler, Stream};
 use ddpo_train::{
-    Algorithm, Context, Error, Event, Persist, Report, Result, SampleRow, Scored, Share,
-    StateReader, StateWriter, Stepper, Unscored, rollout,
+    Algorithm, Error, Meter, Persist, Result, RolloutRequest, RolloutSink, ScoredSample,
+    StateReader, StateWriter, TrainContext, UpdateIndex, Updater,
 };
 
-use crate::meter::Meter;
 use crate::replay::clip;
-use crate::rollout::Trajectories;
-use crate::{Batch, DdpoConfig, PromptStats};
+use crate::{DdpoConfig, PromptStats, TrajectoryStore};
 
 /// DDPO-SF and DDPO-IS as one algorithm: they differ in the loss and in the number of updates.
 #[derive(Debug)]
@@ -25,12 +21,12 @@ pub struct Ddpo {
     pub(crate) stats: PromptStats,
     /// What each part of a composite reward counts, and its own rewards so far; empty for the reward as it is.
     pub(crate) parts: Vec<(f64, PromptStats)>,
-    /// An epoch whose reward failed.
-    pub(crate) unscored: Option<Unscored>,
-    /// What is left of an epoch that was stopped between two updates.
-    pub(crate) pending: Option<Batch>,
+    /// What was sampled in this epoch.
+    pub(crate) trajectories: TrajectoryStore,
+    /// One per row of the trajectories, clipped; empty until they are scored.
+    pub(crate) advantages: Vec<f32>,
     pub(crate) ratio_checked: bool,
-    pub(crate) stepper: Stepper,
+    pub(crate) updater: Updater,
 }
 
 impl Ddpo {
@@ -44,10 +40,10 @@ impl Ddpo {
             config,
             stats: PromptStats::new(config.baseline),
             parts: Vec::new(),
-            unscored: None,
-            pending: None,
+            trajectories: TrajectoryStore::default(),
+            advantages: Vec::new(),
             ratio_checked: false,
-            stepper: Stepper::new(config.max_grad_norm, config.max_skipped),
+            updater: Updater::new(config.max_grad_norm, config.max_skipped),
         })
     }
 
@@ -74,7 +70,7 @@ impl Ddpo {
     }
 
     /// Ids of this rank's samples, minibatch after minibatch.
-    fn share(&self, ctx: &Context<'_>, epoch: u64) -> Vec<u64> {
+    fn ids(&self, ctx: &TrainContext<'_>, epoch: u64) -> Vec<u64> {
         let key = ctx.seeds.derive(Stream::Shuffle, epoch, 0);
         let order = key.permutation(self.config.samples_per_epoch);
         let (rank, world) = (ctx.collective.rank(), ctx.collective.world());
@@ -86,28 +82,11 @@ impl Ddpo {
             .collect()
     }
 
-    /// Rewards of all ranks to advantages, by sample id.
-    fn rows(&mut self, samples: Vec<Scored>) -> Result<Vec<SampleRow>> {
-        let prompts: Vec<Prompt> = samples.iter().map(|s| s.prompt.clone()).collect();
-        let rewards: Vec<f32> = samples.iter().map(|s| s.reward).collect();
-        let mut advantages = self.stats.update(&prompts, &rewards)?;
-        if !self.parts.is_empty() {
-            advantages = self.advantages_of_parts(&prompts, &samples)?;
-        }
-        let rows = samples.into_iter().zip(advantages);
-        Ok(rows
-            .map(|(sample, advantage)| SampleRow {
-                sample_id: sample.sample_id,
-                prompt: sample.prompt,
-                reward: sample.reward,
-                advantage: clip(advantage, self.config.advantage_clip),
-                parts: sample.parts,
-                answer: sample.answer,
-            })
-            .collect())
-    }
-
-    fn advantages_of_parts(&mut self, prompts: &[Prompt], samples: &[Scored]) -> Result<Vec<f64>> {
+    fn advantages_of_parts(
+        &mut self,
+        prompts: &[Prompt],
+        samples: &[ScoredSample],
+    ) -> Result<Vec<f64>> {
         let n_parts = self.parts.len();
         if let Some(sample) = samples.iter().find(|s| s.parts.len() != n_parts) {
             let expected = format!(
@@ -129,112 +108,86 @@ impl Ddpo {
 }
 
 impl Algorithm for Ddpo {
-    type Batch = Batch;
-
-    fn collect(&mut self, ctx: &mut Context<'_>, epoch: u64) -> Result<Batch> {
-        if let Some(mut batch) = self.pending.take_if(|batch| batch.epoch == epoch) {
-            batch.rollout.cond = batch.rollout.cond.to_device(ctx.device);
-            return Ok(batch);
-        }
-        let ids = self.share(ctx, epoch);
-        let share = Share {
-            epoch,
-            sample_ids: &ids,
-            batch: self.config.sample_batch,
-            samples_per_prompt: 1,
-            guide: None,
-        };
-        let mut kept = Trajectories::new(self.config.log_prob);
-        let drawn = rollout(ctx, &share, &mut kept, &mut self.unscored)?;
-        let reward = drawn.reward_moments();
-        let (sample_seconds, wait_seconds) = (drawn.sample_seconds, drawn.wait_seconds);
-        let samples = self.rows(drawn.samples)?;
-        ctx.emit(&Event::Rewarded {
-            epoch,
-            samples: &samples,
-        })?;
-        let mut rollout = kept.into_rollout()?;
-        // What comes from a checkpoint is on the host.
-        rollout.cond = rollout.cond.to_device(ctx.device);
-        // Rows are sorted by id, and ids are 0..samples_per_epoch.
-        let advantages = ids.iter().map(|&id| samples[id as usize].advantage);
-        Ok(Batch {
-            epoch,
-            rollout,
-            advantages: advantages.collect(),
-            reward,
-            next_update: 0,
-            meter: Meter::default(),
-            sample_seconds,
-            wait_seconds,
-            update_seconds: 0.0,
+    fn request(&self, ctx: &TrainContext<'_>, epoch: u64) -> Result<RolloutRequest> {
+        Ok(RolloutRequest {
+            samples_per_prompt: self.config.samples_per_prompt,
+            shared_noise: self.config.shared_noise,
+            log_prob: Some(self.config.log_prob),
+            ..RolloutRequest::new(self.ids(ctx, epoch), self.config.sample_batch)
         })
     }
 
-    fn update(&mut self, ctx: &mut Context<'_>, mut batch: Batch) -> Result<Report> {
-        let begin = Instant::now();
-        while batch.next_update < self.config.updates_per_epoch {
-            self.step(ctx, &mut batch)?;
-            batch.next_update += 1;
-            if batch.next_update < self.config.updates_per_epoch && ctx.stop_midway() {
-                batch.update_seconds += begin.elapsed().as_secs_f64();
-                self.pending = Some(batch);
-                return Err(Error::Stopped);
-            }
+    fn sink(&mut self) -> &mut dyn RolloutSink {
+        &mut self.trajectories
+    }
+
+    fn prepare(
+        &mut self,
+        _ctx: &mut TrainContext<'_>,
+        _epoch: u64,
+        samples: &mut [ScoredSample],
+        _stats: &mut Meter,
+    ) -> Result<()> {
+        let prompts: Vec<Prompt> = samples.iter().map(|s| s.prompt.clone()).collect();
+        let rewards: Vec<f32> = samples.iter().map(|s| s.reward).collect();
+        let mut advantages = self.stats.update(&prompts, &rewards)?;
+        if !self.parts.is_empty() {
+            advantages = self.advantages_of_parts(&prompts, samples)?;
         }
-        batch.update_seconds += begin.elapsed().as_secs_f64();
-        let mut report = Report {
-            reward_queries: self.config.samples_per_epoch as u64,
-            ..Report::default()
-        };
-        report.push("reward/mean", batch.reward.0);
-        report.push("reward/std", batch.reward.1);
-        batch.meter.report(self.config.kl_weight > 0.0, &mut report);
-        if let Some(scale) = ctx.policy.loss_scale() {
-            report.push("policy/loss_scale", scale.get());
-            report.push("policy/overflows", scale.overflows() as f64);
+        for (sample, advantage) in samples.iter_mut().zip(advantages) {
+            sample.advantage = clip(advantage, self.config.advantage_clip);
         }
-        report.push("time/sample_s", batch.sample_seconds);
-        report.push("time/reward_wait_s", batch.wait_seconds);
-        report.push("time/update_s", batch.update_seconds);
-        Ok(report)
+        // Samples come by id, and ids are 0..samples_per_epoch.
+        let ids = &self.trajectories.all()?.sample_ids;
+        self.advantages = ids
+            .iter()
+            .map(|&id| samples[id as usize].advantage)
+            .collect();
+        Ok(())
+    }
+
+    fn n_updates(&self) -> usize {
+        self.config.updates_per_epoch
+    }
+
+    fn update(
+        &mut self,
+        ctx: &mut TrainContext<'_>,
+        at: UpdateIndex,
+        stats: &mut Meter,
+    ) -> Result<()> {
+        self.one_update(ctx, at, stats)
+    }
+
+    fn stats(&self) -> Meter {
+        self.config.stats()
+    }
+
+    fn finish(&mut self) {
+        self.trajectories.clear();
+        self.advantages.clear();
     }
 }
 
 impl Persist for Ddpo {
     fn save(&self, out: &mut StateWriter) -> Result<()> {
         out.nested("prompts", &self.stats)?;
-        out.nested("updates", &self.stepper)?;
+        out.nested("updates", &self.updater)?;
         for (k, (_, stats)) in self.parts.iter().enumerate() {
             out.nested(&format!("parts.{k}"), stats)?;
         }
-        if let Some(unscored) = &self.unscored {
-            out.nested("unscored", unscored)?;
-        }
-        match &self.pending {
-            Some(batch) => out.nested("pending", batch),
-            None => Ok(()),
-        }
+        out.nested("trajectories", &self.trajectories)?;
+        out.value("advantages", &self.advantages)
     }
 
     fn load(&mut self, from: &StateReader) -> Result<()> {
         from.nested("prompts", &mut self.stats)?;
-        from.nested("updates", &mut self.stepper)?;
+        from.nested("updates", &mut self.updater)?;
         for (k, (_, stats)) in self.parts.iter_mut().enumerate() {
             from.nested(&format!("parts.{k}"), stats)?;
         }
-        self.unscored = None;
-        if from.contains("unscored") {
-            let mut unscored = Unscored::new(0);
-            from.nested("unscored", &mut unscored)?;
-            self.unscored = Some(unscored);
-        }
-        self.pending = None;
-        if from.contains("pending") {
-            let mut batch = Batch::empty()?;
-            from.nested("pending", &mut batch)?;
-            self.pending = Some(batch);
-        }
+        from.nested("trajectories", &mut self.trajectories)?;
+        self.advantages = from.value("advantages")?;
         Ok(())
     }
 }

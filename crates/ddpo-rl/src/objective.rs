@@ -1,11 +1,11 @@
-//! The two estimators of the policy gradient, as losses a sample and step.
+//! The two estimators of the policy gradient, as losses per sample and step.
 
 use tch::{Kind, Tensor};
 
 /// How log-probabilities and advantages become a loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Estimator {
-    /// DDPO-SF: the score function, `−A log p`. On-policy only, so one update an epoch.
+    /// DDPO-SF: the score function, `−A log p`. On-policy only, so one update per epoch.
     ScoreFunction,
     /// DDPO-IS: importance sampling with PPO's clipping,
     /// `max(−A r, −A clip(r, 1 − c, 1 + c))` with `r = p / p_old` of one denoising step.

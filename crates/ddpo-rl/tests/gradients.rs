@@ -1,6 +1,6 @@
 //! The estimators against what is known in closed form.
-use ddpo_rl::{DdpoConfig, Estimator, Rollout, replay_update, replay_update_near};
-use ddpo_sched::{DenoiseInput, Denoiser, Gaussian, LogProb, Sampler, Seeds, StepCoeffs, Stream};
+use ddpo_rl::{DdpoConfig, Estimator, Trajectories, replay_update};
+use ddpo_sched::{DenoiseInput, Denoiser, Gaussian, LogProb, Sampler, Seeds, Stream};
 use ddpo_train::{
     AdamW, AdamWConfig, Error, GradNorm, Optimizer, ParamSet, Persist, Policy, Result, StateReader,
     StateWriter,
@@ -11,24 +11,19 @@ const STD: f64 = 0.8;
 const N: usize = 40_000;
 
 /// One step, `N(ε, 0.8² I)`, whatever the latent.
-struct OneStep([StepCoeffs; 1]);
-
-impl OneStep {
-    fn new() -> Self {
-        Self([StepCoeffs {
-            timestep: 1,
-            sqrt_abar: 1.0,
-            sqrt_one_minus_abar: 0.0,
-            sqrt_abar_prev: 1.0,
-            dir: 0.0,
-            std: STD,
-        }])
-    }
-}
+struct OneStep;
 
 impl Sampler for OneStep {
-    fn steps(&self) -> &[StepCoeffs] {
-        &self.0
+    fn n_steps(&self) -> usize {
+        1
+    }
+
+    fn timestep(&self, _step: usize) -> f64 {
+        1.0
+    }
+
+    fn is_stochastic(&self, _step: usize) -> bool {
+        true
     }
 
     fn transition(
@@ -114,7 +109,7 @@ impl Persist for Keep {
 }
 
 /// Samples of `N(mean, 0.8² I)` and their rewards, `−|x − target|²`.
-fn rollout(mean: [f32; 2], target: [f64; 2]) -> (Rollout, Vec<f32>) {
+fn rollout(mean: [f32; 2], target: [f64; 2]) -> (Trajectories, Vec<f32>) {
     let mut noise = vec![0.0; 2 * N];
     let key = Seeds::new(3).derive(Stream::Noise, 0, 0);
     key.draws().fill_normal(&mut noise);
@@ -129,7 +124,7 @@ fn rollout(mean: [f32; 2], target: [f64; 2]) -> (Rollout, Vec<f32>) {
     let log_probs = step.log_prob(&x, LogProb::Sum).unwrap();
     let miss = x.view([-1, 2]).to_kind(Kind::Double) - Tensor::from_slice(&target);
     let rewards = -miss.square().sum_dim_intlist(1, false, Kind::Double);
-    let rollout = Rollout::new(
+    let rollout = Trajectories::new(
         (0..N as u64).collect(),
         Tensor::stack(&[&x.zeros_like(), &x], 0),
         log_probs.unsqueeze(0),
@@ -149,11 +144,17 @@ fn config(estimator: Estimator) -> DdpoConfig {
     }
 }
 
-fn gradient(policy: &Mean, rollout: &Rollout, rewards: &[f32], estimator: Estimator) -> [f64; 2] {
+fn gradient(
+    policy: &Mean,
+    rollout: &Trajectories,
+    rewards: &[f32],
+    estimator: Estimator,
+) -> [f64; 2] {
     let replayed = replay_update(
         policy,
+        None,
         &mut Keep,
-        &OneStep::new(),
+        &OneStep,
         rollout,
         rewards,
         &config(estimator),
@@ -165,7 +166,7 @@ fn gradient(policy: &Mean, rollout: &Rollout, rewards: &[f32], estimator: Estima
 }
 
 /// Standard error of the mean of `−r (x − θ) / σ² · weight` over the samples.
-fn standard_error(rollout: &Rollout, rewards: &[f32], theta: [f64; 2], axis: usize) -> f64 {
+fn standard_error(rollout: &Trajectories, rewards: &[f32], theta: [f64; 2], axis: usize) -> f64 {
     let x = rollout.latents.get(1).view([-1, 2]).select(1, axis as i64);
     let score = (x.to_kind(Kind::Double) - theta[axis]) / (STD * STD);
     let terms = score * Tensor::from_slice(rewards).to_kind(Kind::Double);
@@ -238,9 +239,9 @@ fn descending_the_gradient_reaches_the_target() {
         ];
         let (rollout, rewards) = rollout(mean, TARGET);
         let estimator = self::config(Estimator::ScoreFunction);
-        let sampler = OneStep::new();
+        let sampler = OneStep;
         replay_update(
-            &policy, &mut adamw, &sampler, &rollout, &rewards, &estimator,
+            &policy, None, &mut adamw, &sampler, &rollout, &rewards, &estimator,
         )
         .unwrap();
     }
@@ -295,9 +296,10 @@ fn a_replay_that_does_not_fit_is_refused() {
     let (rollout, rewards) = rollout(THETA, TARGET);
     let policy = Mean::new(THETA);
     let config = config(Estimator::ScoreFunction);
-    let sampler = OneStep::new();
+    let sampler = OneStep;
     let short = replay_update(
         &policy,
+        None,
         &mut Keep,
         &sampler,
         &rollout,
@@ -312,18 +314,20 @@ fn a_replay_that_does_not_fit_is_refused() {
         })
     ));
     let two = ddpo_sched::Ddim::new(&ddpo_sched::ScheduleConfig::sd_v1_4(), 2, 1.0).unwrap();
-    let steps = replay_update(&policy, &mut Keep, &two, &rollout, &rewards, &config);
+    let steps = replay_update(&policy, None, &mut Keep, &two, &rollout, &rewards, &config);
     assert!(matches!(steps, Err(Error::Config { key: "n_steps", .. })));
     let mut infinite = rewards;
     infinite[7] = f32::NAN;
-    let refused = replay_update(&policy, &mut Keep, &sampler, &rollout, &infinite, &config);
+    let refused = replay_update(
+        &policy, None, &mut Keep, &sampler, &rollout, &infinite, &config,
+    );
     let message = refused.unwrap_err().to_string();
     assert!(message.contains("step 0 of sample 7"), "{message}");
-    let misfit = Rollout::new(
+    let misfit = Trajectories::new(
         vec![0],
         rollout.latents.shallow_clone(),
         rollout.log_probs.shallow_clone(),
-        rollout.cond.shallow_clone(),
+        rollout.cond.clone(),
     );
     assert!(
         misfit
@@ -343,10 +347,10 @@ fn staying_near_the_pretrained_policy_pulls_towards_it() {
         kl_weight: beta,
         ..plain
     };
-    let sampler = OneStep::new();
+    let sampler = OneStep;
     let replay = |config: &DdpoConfig, reference| {
         let optimizer = &mut Keep;
-        replay_update_near(
+        replay_update(
             &policy, reference, optimizer, &sampler, &rollout, &rewards, config,
         )
     };
@@ -368,7 +372,7 @@ fn staying_near_the_pretrained_policy_pulls_towards_it() {
     }
     let refused = replay(&near, None).unwrap_err().to_string();
     assert!(
-        refused.starts_with("kl_weight = 3: needs the policy before training"),
+        refused.starts_with("kl_weight = 3: needs the reference policy"),
         "{refused}"
     );
 }

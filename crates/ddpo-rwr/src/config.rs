@@ -14,15 +14,15 @@ pub struct RwrConfig {
     pub weighting: Weighting,
     /// Per prompt (paper, appendix D.3), or over the round (JAX on the JPEG rewards).
     pub scope: Scope,
-    /// Samples a round: 10,000 (paper, table D.5); 10,240 in JAX, where sparse RWR samples until 1,024 are kept.
+    /// Samples per round: 10,000 (paper, table D.5); 10,240 in JAX, where sparse RWR samples until 1,024 are kept.
     pub samples_per_round: usize,
     /// How many samples in a row get one prompt: 1 in JAX's RWR; 32 in its sparse RWR (`identical_batch`, 8
-    /// devices of 4), which is how a percentile a prompt comes to have enough samples.
+    /// devices of 4), which is how a percentile per prompt comes to have enough samples.
     pub samples_per_prompt: usize,
-    /// Steps of the optimiser a round: 400 (paper, table D.5), which are 5 passes over all samples or 50 over
+    /// Updates per round: 400 (paper, table D.5), which are 5 passes over all samples or 50 over
     /// a tenth of them.
     pub updates_per_round: usize,
-    /// Samples an update: 128 (paper, table D.5).
+    /// Samples per update: 128 (paper, table D.5).
     pub batch: usize,
     /// What is trained on.
     pub latents: Latents,
@@ -36,7 +36,7 @@ pub struct RwrConfig {
     pub micro_batch: usize,
     /// Global norm that gradients are clipped to: 1.0 (paper, table D.5).
     pub max_grad_norm: f64,
-    /// After how many updates in a row that had to be left out the run ends.
+    /// After how many skipped updates in a row the run ends.
     pub max_skipped: u32,
 }
 
@@ -52,10 +52,10 @@ pub enum Latents {
 /// What becomes of the optimiser's moments between rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moments {
-    /// Forgotten: each round starts a new AdamW (the JAX code, `finetune.py`, one process a round).
+    /// Forgotten: each round starts a new AdamW (the JAX code, `finetune.py`, one process per round).
     Fresh,
-    /// Kept over the run, as DDPO does.
-    Kept,
+    /// Carried over from round to round, as DDPO does.
+    Carried,
 }
 
 /// In which order samples are trained on, pass after pass.

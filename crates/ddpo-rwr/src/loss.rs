@@ -1,6 +1,6 @@
 //! The denoising loss of DDPM on a batch, each sample with its weight.
 
-use ddpo_sched::{DenoiseInput, NoiseSchedule, check_shape};
+use ddpo_sched::{Conditioning, DenoiseInput, NoiseSchedule, check_shape};
 use ddpo_train::{Error, Policy, Result};
 use tch::{Device, Kind, Tensor};
 
@@ -22,11 +22,11 @@ pub fn denoising_loss(eps_hat: &Tensor, eps: &Tensor) -> Tensor {
 pub struct Noised {
     /// √ᾱ x₀ + √(1 − ᾱ) ε, f32 `[batch, channels, height, width]`.
     x_t: Tensor,
-    /// i64 `[batch]`.
+    /// f32 `[batch]`.
     t: Tensor,
-    /// `[batch, tokens, dim]`.
-    cond: Tensor,
-    eps: Tensor,
+    cond: Conditioning,
+    /// ε, or what else the schedule's network predicts.
+    target: Tensor,
     /// f32 `[batch]`.
     weights: Tensor,
 }
@@ -36,8 +36,8 @@ impl Noised {
     ///
     /// # Shapes
     /// - `x_0`, `eps`: f32 `[batch, channels, height, width]`, any device
-    /// - `timesteps`, `weights`: one a sample
-    /// - `cond`: `[batch, tokens, dim]`, on the policy's device, where the rest is put as well
+    /// - `timesteps`, `weights`: one per sample
+    /// - `cond`: on the policy's device, where the rest is put as well
     ///
     /// # Errors
     /// [`ddpo_sched::Error::Range`] for a timestep that the schedule does not have, [`ddpo_sched::Error::Shape`].
@@ -46,53 +46,27 @@ impl Noised {
         x_0: &Tensor,
         eps: &Tensor,
         timesteps: &[usize],
-        cond: Tensor,
+        cond: Conditioning,
         weights: &[f32],
     ) -> Result<Self> {
         let (n, device) = (timesteps.len(), cond.device());
-        let mut shape = x_0.size();
-        check_shape(eps, "eps", &shape)?;
-        shape[0] = n as i64;
-        check_shape(x_0, "x_0", &shape)?;
-        let mut of_cond = cond.size();
-        of_cond[0] = n as i64;
-        check_shape(&cond, "cond", &of_cond)?;
+        cond.check(n)?;
         let weights = Tensor::from_slice(weights).to_device(device);
         check_shape(&weights, "weights", &[n as i64])?;
-        let (mut signal, mut noise) = (Vec::with_capacity(n), Vec::with_capacity(n));
-        for &timestep in timesteps {
-            let abar = *schedule
-                .abar()
-                .get(timestep)
-                .ok_or(ddpo_sched::Error::Range {
-                    name: "timestep",
-                    index: timestep as u64,
-                    len: schedule.len() as u64,
-                })?;
-            signal.push(abar.sqrt() as f32);
-            noise.push((1.0 - abar).sqrt() as f32);
-        }
-        let column = |values: &[f32]| {
-            let mut ones = vec![1; shape.len()];
-            ones[0] = n as i64;
-            Tensor::from_slice(values)
-                .view(ones.as_slice())
-                .to_device(device)
-        };
         let here = |t: &Tensor| t.to_device(device).to_kind(Kind::Float);
         let (x_0, eps) = (here(x_0), here(eps));
-        let t: Vec<i64> = timesteps.iter().map(|&t| t as i64).collect();
+        let t: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
         Ok(Self {
-            x_t: x_0 * column(&signal) + &eps * column(&noise),
+            x_t: schedule.q_sample(&x_0, &eps, timesteps)?,
             t: Tensor::from_slice(&t).to_device(device),
             cond,
-            eps,
+            target: schedule.target(&x_0, &eps, timesteps)?,
             weights,
         })
     }
 
     /// Adds the gradient of `Σ wᵢ |εᵢ − ε̂ᵢ|² / n_total` to that of each parameter. Returns `wᵢ |εᵢ − ε̂ᵢ|²`,
-    /// one a sample.
+    /// one per sample.
     ///
     /// # Errors
     /// What the policy reports.
@@ -104,7 +78,7 @@ impl Noised {
         };
         let mut seen = None;
         policy.accumulate(input, &mut |eps_hat| {
-            let losses = denoising_loss(eps_hat, &self.eps) * &self.weights;
+            let losses = denoising_loss(eps_hat, &self.target) * &self.weights;
             seen = Some(losses.detach());
             Ok(losses.sum(Kind::Float) / n_total as f64)
         })?;

@@ -1,46 +1,54 @@
 //! A round's samples on their way from the denoising loop to the loss, on the host.
 
 use ddpo_reward::Images;
+use ddpo_sched::Conditioning;
 use ddpo_train::{
-    Context, Encoder, Error, Keep, Persist, Posterior, Result, StateReader, StateWriter,
+    Error, LatentPosterior, Persist, Result, RolloutSink, StateReader, StateWriter, TrainContext,
 };
 use tch::{Device, Kind, Tensor};
 
 use crate::Latents;
 
 /// Takes x₀, or where the encoder puts it, while samples are drawn.
-pub(crate) struct Harvest<'a> {
-    encoder: Option<&'a dyn Encoder>,
+#[derive(Debug)]
+pub struct SampleCollector {
+    latents: Latents,
     means: Vec<Tensor>,
     stds: Vec<Tensor>,
 }
 
-impl<'a> Harvest<'a> {
-    pub(crate) fn new(latents: Latents, encoder: &'a dyn Encoder) -> Self {
+impl SampleCollector {
+    /// Nothing yet.
+    pub fn new(latents: Latents) -> Self {
         Self {
-            encoder: (latents == Latents::Reencoded).then_some(encoder),
+            latents,
             means: Vec::new(),
             stds: Vec::new(),
         }
     }
 }
 
-impl Keep for Harvest<'_> {
-    fn drawn(&mut self, sample_ids: &[u64], _cond: &Tensor, x_0: &Tensor) -> Result<()> {
+impl RolloutSink for SampleCollector {
+    fn clear(&mut self) {
+        *self = Self::new(self.latents);
+    }
+
+    fn on_latents(&mut self, sample_ids: &[u64], _cond: &Conditioning, x_0: &Tensor) -> Result<()> {
         if x_0.isfinite().all().int64_value(&[]) == 0 {
             let detail = format!("x_0, samples {sample_ids:?}");
             let what = "latent";
             return Err(Error::NonFinite { what, detail });
         }
-        if self.encoder.is_none() {
+        if self.latents == Latents::Sampled {
             self.means.push(on_host(x_0));
         }
         Ok(())
     }
 
-    fn decoded(&mut self, images: &Images) -> Result<()> {
-        if let Some(encoder) = self.encoder {
-            let Posterior { mean, std } = encoder.encode(images)?;
+    fn on_images(&mut self, ctx: &TrainContext<'_>, images: &Images) -> Result<()> {
+        if self.latents == Latents::Reencoded {
+            let encoder = ctx.model.encoder.ok_or_else(no_encoder)?;
+            let LatentPosterior { mean, std } = encoder.encode(images)?;
             self.means.push(on_host(&mean));
             self.stds.push(on_host(&std));
         }
@@ -48,7 +56,16 @@ impl Keep for Harvest<'_> {
     }
 }
 
-impl Persist for Harvest<'_> {
+/// Training on images needs one.
+pub(crate) fn no_encoder() -> Error {
+    Error::config(
+        "latents",
+        "re-encoded",
+        "needs an encoder, and the model has none",
+    )
+}
+
+impl Persist for SampleCollector {
     fn save(&self, out: &mut StateWriter) -> Result<()> {
         for (name, parts) in [("means", &self.means), ("stds", &self.stds)] {
             out.value(&format!("n_{name}"), &parts.len())?;
@@ -82,7 +99,7 @@ pub struct Pool {
     pub weights: Vec<f32>,
     /// x₀, or the mean of the encoder's posterior, f32 `[samples, channels, height, width]`, on the host.
     pub(crate) means: Tensor,
-    /// Standard deviation of that posterior; none where the sampled latents were kept.
+    /// Standard deviation of that posterior; none where it is the sampled latents.
     pub(crate) stds: Option<Tensor>,
 }
 
@@ -97,10 +114,14 @@ impl Pool {
         self.sample_ids.is_empty()
     }
 
-    /// Exchanges what the ranks have harvested, and keeps what has a weight.
+    /// Exchanges what the ranks have collected; samples without a weight are dropped.
     ///
-    /// Rank r has drawn the r-th of equal parts of ids 0, 1, …; `weights` has one entry an id.
-    pub(crate) fn gather(ctx: &Context<'_>, harvest: Harvest<'_>, weights: &[f64]) -> Result<Self> {
+    /// Rank r has drawn the r-th of equal parts of ids 0, 1, …; `weights` has one entry per id.
+    pub(crate) fn gather(
+        ctx: &TrainContext<'_>,
+        collected: &SampleCollector,
+        weights: &[f64],
+    ) -> Result<Self> {
         let kept = |id: &usize| weights[*id] > 0.0;
         let sample_ids: Vec<usize> = (0..weights.len()).filter(kept).collect();
         let mut row_of = vec![None; weights.len()];
@@ -108,8 +129,8 @@ impl Pool {
             row_of[id] = Some(row as i64);
         }
         let gather = |parts: &[Tensor]| exchange(ctx, parts, &row_of, sample_ids.len());
-        let means = gather(&harvest.means)?;
-        let stds = match harvest.stds.as_slice() {
+        let means = gather(&collected.means)?;
+        let stds = match collected.stds.as_slice() {
             [] => None,
             parts => Some(gather(parts)?),
         };
@@ -132,19 +153,19 @@ impl Pool {
     }
 }
 
-/// The rows of all ranks that are kept, in their places, on the host; batch by batch, so that the device never
+/// The rows of all ranks that have a weight, in their places, on the host; batch by batch, so that the device never
 /// holds more than one batch of each rank.
 fn exchange(
-    ctx: &Context<'_>,
+    ctx: &TrainContext<'_>,
     parts: &[Tensor],
     row_of: &[Option<i64>],
-    n_kept: usize,
+    n_weighted: usize,
 ) -> Result<Tensor> {
     let world = ctx.collective.world();
     let per_rank = row_of.len() / world;
     let mut shape = parts.first().map(Tensor::size).unwrap_or_default();
     if let Some(batch) = shape.first_mut() {
-        *batch = n_kept as i64;
+        *batch = n_weighted as i64;
     }
     let kept = Tensor::zeros(&shape, (Kind::Float, Device::Cpu));
     let mut first = 0;

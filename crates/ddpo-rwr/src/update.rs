@@ -1,15 +1,14 @@
-//! One step of the optimiser: which samples, which noise, and what comes of it.
+//! One update of RWR, from top to bottom: which samples, which noise, the loss, the optimiser.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use ddpo_reward::Prompt;
-use ddpo_sched::Stream;
-use ddpo_train::{Context, Error, Event, Fault, Phase, Place, Report, Result, prompt_of};
+use ddpo_sched::{Conditioning, Stream};
+use ddpo_train::{Error, Event, Fault, Meter, Phase, Result, TrainContext, UpdateIndex};
 use tch::Tensor;
 
-use crate::meter::Meter;
-use crate::{Batch, Moments, Noised, Order, Rwr};
+use crate::{Moments, Noised, Order, Pool, Rwr};
 
 /// Places within the key of a trained sample: each draw has a sequence of its own. (The JAX code takes noise and
 /// timestep from the key of the posterior's sample, so that they are correlated.)
@@ -18,21 +17,39 @@ const NOISE: u64 = 1;
 const POSTERIOR: u64 = 2;
 
 /// Conditioning of a round's prompts, each once.
-pub(crate) struct Conds {
-    /// `[prompts, tokens, dim]`, on the policy's device.
-    rows: Tensor,
+#[derive(Debug)]
+pub(crate) struct PromptConds {
+    /// One row per prompt, on the policy's device.
+    rows: Conditioning,
     /// The row of each sample of the pool.
     of: Vec<i64>,
 }
 
 impl Rwr {
-    /// Embeds the prompts of the pool.
-    pub(crate) fn conds(&self, ctx: &Context<'_>, batch: &Batch) -> Result<Conds> {
-        let share = self.share(batch.epoch, &[]);
+    /// One update on the next samples of the round's sequence.
+    pub(crate) fn one_update(
+        &mut self,
+        ctx: &mut TrainContext<'_>,
+        at: UpdateIndex,
+        epoch_stats: &mut Meter,
+    ) -> Result<()> {
+        if at.update == 0 && self.config.moments == Moments::Fresh {
+            ctx.optimizer.reset();
+        }
+        if self.conds.is_none() {
+            self.conds = Some(self.embed(ctx, at.epoch)?);
+        }
+        ctx.policy.params().zero_grad();
+        let (stats, fault) = self.accumulate(ctx, at)?;
+        self.updater.apply(ctx, at, fault, stats, epoch_stats)
+    }
+
+    /// Conditioning of the prompts of the pool.
+    fn embed(&self, ctx: &TrainContext<'_>, epoch: u64) -> Result<PromptConds> {
         let (mut row_of, mut prompts) = (BTreeMap::<&str, i64>::new(), Vec::<Prompt>::new());
-        let mut of = Vec::with_capacity(batch.pool.len());
-        for &id in &batch.pool.sample_ids {
-            let prompt = prompt_of(ctx, &share, id);
+        let mut of = Vec::with_capacity(self.pool.len());
+        for &id in &self.pool.sample_ids {
+            let prompt = ctx.prompt_of(epoch, self.config.samples_per_prompt, id);
             let row = *row_of.entry(&prompt.text).or_insert_with(|| {
                 prompts.push(prompt.clone());
                 prompts.len() as i64 - 1
@@ -40,91 +57,60 @@ impl Rwr {
             of.push(row);
         }
         let parts = prompts.chunks(self.config.sample_batch);
-        let parts = parts.map(|part| ctx.conditioner.embed(part));
-        let rows = Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0);
-        Ok(Conds { rows, of })
-    }
-
-    /// One step of the optimiser.
-    pub(crate) fn step(
-        &mut self,
-        ctx: &mut Context<'_>,
-        batch: &mut Batch,
-        conds: &Conds,
-    ) -> Result<()> {
-        let (epoch, update) = (batch.epoch, batch.next_update);
-        if update == 0 && self.config.moments == Moments::Fresh {
-            ctx.optimizer.reset();
-        }
-        ctx.policy.params().zero_grad();
-        let (mut meter, fault) = self.accumulate(ctx, batch, conds)?;
-        let at = Place { epoch, update };
-        let Some(norm) = self.stepper.step(ctx, at, fault)? else {
-            batch.meter.add_skipped();
-            return Ok(());
-        };
-        meter.all_reduce(ctx.collective, ctx.device)?;
-        meter.add_update(&norm);
-        batch.meter.merge(&meter);
-        let mut report = Report::default();
-        meter.report(&mut report);
-        ctx.emit(&Event::UpdateDone {
-            epoch,
-            update,
-            n_updates: self.config.updates_per_round,
-            report: &report,
-        })
+        let parts = parts.map(|part| ctx.model.conditioner.embed(part));
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        let rows = Conditioning::cat(&parts.iter().collect::<Vec<_>>())?;
+        Ok(PromptConds { rows, of })
     }
 
     /// Adds the gradient of this rank's part of the update; stops at the first loss that is not finite.
     fn accumulate(
         &self,
-        ctx: &mut Context<'_>,
-        batch: &Batch,
-        conds: &Conds,
+        ctx: &mut TrainContext<'_>,
+        at: UpdateIndex,
     ) -> Result<(Meter, Option<Fault>)> {
         let (n, world) = (self.config.batch, ctx.collective.world());
         let mine = self.config.batch_per_rank(world);
-        let first = batch.next_update * n + ctx.collective.rank() * mine;
-        let total = (self.config.updates_per_round * mine) as u64;
-        let mut done = (batch.next_update * mine) as u64;
-        let items = self.items(ctx, batch, first..first + mine);
-        let mut meter = Meter::default();
-        for chunk in items.chunks(self.config.micro_batch) {
-            let noised = self.noised(ctx, batch, conds, chunk)?;
+        let first = at.update * n + ctx.collective.rank() * mine;
+        let total = (at.n_updates * mine) as u64;
+        let mut done = (at.update * mine) as u64;
+        let items = self.items(ctx, at.epoch, first..first + mine);
+        let mut stats = Self::stats_of_updates();
+        for micro_batch in items.chunks(self.config.micro_batch) {
+            let noised = self.noised(ctx, at.epoch, micro_batch)?;
             let losses = match noised.accumulate(&*ctx.policy, mine) {
                 Err(overflow @ Error::Overflow { .. }) => {
-                    return Ok((meter, Some(Fault::Overflow(overflow.to_string()))));
+                    return Ok((stats, Some(Fault::Overflow(overflow.to_string()))));
                 }
                 other => other?,
             };
-            for (item, loss) in chunk.iter().zip(losses) {
+            for (item, loss) in micro_batch.iter().zip(losses) {
                 if !loss.is_finite() {
-                    let id = batch.pool.sample_ids[item.row];
+                    let id = self.pool.sample_ids[item.row];
                     let text = format!("loss {loss} of sample {id}");
-                    return Ok((meter, Some(Fault::NotFinite(text))));
+                    return Ok((stats, Some(Fault::NotFinite(text))));
                 }
-                meter.add(loss);
+                stats.add("rwr/loss", loss);
             }
-            done += chunk.len() as u64;
+            done += micro_batch.len() as u64;
             ctx.emit(&Event::Progress {
-                epoch: batch.epoch,
+                epoch: at.epoch,
                 phase: Phase::Update,
                 done,
                 total,
             })?;
         }
-        Ok((meter, None))
+        Ok((stats, None))
     }
 
     /// Rows of the pool at these places of the round's sequence of trained samples: pass after pass over the
     /// pool, without gaps between passes.
-    fn items(&self, ctx: &Context<'_>, batch: &Batch, places: Range<usize>) -> Vec<Item> {
-        let n = batch.pool.len();
+    fn items(&self, ctx: &TrainContext<'_>, epoch: u64, places: Range<usize>) -> Vec<Item> {
+        let n = self.pool.len();
         let order = |pass: usize| match self.config.order {
             Order::Constant => (0..n).collect(),
             Order::Shuffled => {
-                let key = ctx.seeds.derive(Stream::Shuffle, batch.epoch, pass as u64);
+                let key = ctx.seeds.derive(Stream::Shuffle, epoch, pass as u64);
                 key.permutation(n)
             }
         };
@@ -137,20 +123,16 @@ impl Rwr {
         places.map(|(place, row)| Item { place, row }).collect()
     }
 
-    fn noised(
-        &self,
-        ctx: &Context<'_>,
-        batch: &Batch,
-        conds: &Conds,
-        items: &[Item],
-    ) -> Result<Noised> {
-        let pool = &batch.pool;
+    fn noised(&self, ctx: &TrainContext<'_>, epoch: u64, items: &[Item]) -> Result<Noised> {
+        let Pool { means, stds, .. } = &self.pool;
+        let conds = self.conds.as_ref();
+        let conds = conds.ok_or_else(|| Error::config("pool", 0, "has not been embedded"))?;
         let rows: Vec<i64> = items.iter().map(|item| item.row as i64).collect();
         let rows = Tensor::from_slice(&rows);
-        let mean = pool.means.index_select(0, &rows);
+        let mean = means.index_select(0, &rows);
         let key = |item: &Item| {
             let place = item.place as u64;
-            ctx.seeds.derive(Stream::Diffusion, batch.epoch, place)
+            ctx.seeds.derive(Stream::Diffusion, epoch, place)
         };
         let normal = |of: u64| {
             let mut values = vec![0.0_f32; mean.numel()];
@@ -160,7 +142,7 @@ impl Rwr {
             }
             Tensor::from_slice(&values).view_as(&mean)
         };
-        let x_0 = match &pool.stds {
+        let x_0 = match stds {
             None => mean.shallow_clone(),
             Some(stds) => &mean + stds.index_select(0, &rows) * normal(POSTERIOR),
         };
@@ -169,10 +151,10 @@ impl Rwr {
             .iter()
             .map(|item| key(item).sub(TIMESTEP).below(n_timesteps) as usize)
             .collect();
-        let weights: Vec<f32> = items.iter().map(|item| pool.weights[item.row]).collect();
+        let weights = items.iter().map(|item| self.pool.weights[item.row]);
+        let weights: Vec<f32> = weights.collect();
         let of: Vec<i64> = items.iter().map(|item| conds.of[item.row]).collect();
-        let of = Tensor::from_slice(&of).to_device(conds.rows.device());
-        let cond = conds.rows.index_select(0, &of);
+        let cond = conds.rows.select(&Tensor::from_slice(&of));
         Noised::new(
             &self.schedule,
             &x_0,

@@ -1,46 +1,49 @@
-//! The only denoising loop, and the two traits that it joins: a network and a sampler.
+//! The only denoising loop, and what it asks a network.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
-use crate::gaussian::per_sample;
-use crate::{Ddim, Draw, Error, Gaussian, LogProb, NoiseSource, Result, StepCoeffs};
+use crate::{Conditioning, Draw, Error, LogProb, NoiseSource, Result, Sampler};
 
 /// What a network is asked.
 #[derive(Debug, Clone, Copy)]
 pub struct DenoiseInput<'a> {
     /// Noisy latents, f32 `[batch, channels, height, width]`.
     pub x_t: &'a Tensor,
-    /// Training timesteps, i64 `[batch]`, on the device of `x_t`.
+    /// Model times, f32 `[batch]`, on the device of `x_t`: training timesteps of a diffusion model.
     pub t: &'a Tensor,
-    /// Conditioning, such as text embeddings `[batch, tokens, dim]`, on the device of `x_t`.
-    pub cond: &'a Tensor,
+    /// Conditioning of each sample, on the device of `x_t`.
+    pub cond: &'a Conditioning,
 }
 
-/// A denoiser with its conditioning: `x_t` and `t`, as in [`DenoiseInput`], to ε.
+/// A denoiser with its conditioning: `x_t` and `t`, as in [`DenoiseInput`], to the model output.
 pub type Conditioned<'a> = Box<dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + 'a>;
 
-/// A network that predicts the noise ε in a latent.
+/// A network that predicts what is noise in a latent: ε, the velocity, or x₀, as its schedule says.
 pub trait Denoiser {
-    /// ε, of the shape of `x_t`, any floating-point kind.
+    /// The model output, of the shape of `x_t`, any floating-point kind.
     ///
-    /// A sample's ε depends on its own row of the input alone.
+    /// A sample's output depends on its own row of the input alone.
+    ///
+    /// # Gradients
+    /// It follows libtorch's grad mode. Under `no_grad` none is recorded; otherwise gradients flow to `x_t` and to the
+    /// parameters that record them. `dev::denoiser_conforms` (feature `dev`) checks it.
     ///
     /// # Errors
     /// [`Error::Shape`], or [`Error::Denoiser`] with what the network reports.
     fn predict(&self, input: DenoiseInput<'_>) -> Result<Tensor>;
 
-    /// The same ε without gradients, for many steps with one conditioning: what is the same at all of them can be
+    /// The same output without gradients, for many steps with one conditioning: what is the same at all of them can be
     /// computed once, and is that of the weights as they are now.
     ///
     /// The numbers are those of [`predict`](Self::predict), to the rounding of f32.
     ///
     /// # Errors
     /// What the network reports of the conditioning.
-    fn conditioned<'a>(&'a self, cond: &Tensor) -> Result<Conditioned<'a>> {
-        let cond = cond.shallow_clone();
+    fn conditioned<'a>(&'a self, cond: &Conditioning) -> Result<Conditioned<'a>> {
+        let cond = cond.clone();
         Ok(Box::new(move |x_t, t| {
             let cond = &cond;
-            self.predict(DenoiseInput { x_t, t, cond })
+            tch::no_grad(|| self.predict(DenoiseInput { x_t, t, cond }))
         }))
     }
 }
@@ -50,73 +53,8 @@ impl<D: Denoiser + ?Sized> Denoiser for &D {
         (**self).predict(input)
     }
 
-    fn conditioned<'a>(&'a self, cond: &Tensor) -> Result<Conditioned<'a>> {
+    fn conditioned<'a>(&'a self, cond: &Conditioning) -> Result<Conditioned<'a>> {
         (**self).conditioned(cond)
-    }
-}
-
-/// A denoising process whose every step is a Gaussian. It has no mutable state.
-pub trait Sampler: Send + Sync {
-    /// The coefficients of all steps, noisiest first.
-    fn steps(&self) -> &[StepCoeffs];
-
-    /// The distribution of the next latent of each sample.
-    ///
-    /// Samples may be at different steps: `at[i]` is the position of sample i in [`steps`](Self::steps).
-    /// Differentiable in `eps`.
-    ///
-    /// # Shapes
-    /// - `x_t`, `eps`: `[batch, …]`, computed in f32
-    /// - `at`: batch
-    ///
-    /// # Errors
-    /// [`Error::Shape`], or [`Error::Range`] for a step that is not there.
-    fn transition(&self, at: &[usize], x_t: &Tensor, eps: &Tensor) -> Result<Gaussian>;
-
-    /// Refuses a process with a step that adds no noise: such a step has no log-probability.
-    ///
-    /// # Errors
-    /// [`Error::Deterministic`] with the step.
-    fn require_stochastic(&self) -> Result<()> {
-        let steps = self.steps();
-        match steps.iter().position(|step| step.std <= 0.0) {
-            None => Ok(()),
-            Some(step) => Err(Error::Deterministic {
-                step,
-                timestep: steps[step].timestep,
-            }),
-        }
-    }
-
-    /// The training timesteps of samples at these steps, i64 `[batch]`, on the host.
-    ///
-    /// # Errors
-    /// [`Error::Range`] for a step that is not there.
-    fn timesteps(&self, at: &[usize]) -> Result<Tensor> {
-        let coeffs = lookup(self.steps(), at)?;
-        let timesteps: Vec<i64> = coeffs.iter().map(|c| c.timestep as i64).collect();
-        Ok(Tensor::from_slice(&timesteps))
-    }
-}
-
-impl Sampler for Ddim {
-    fn steps(&self) -> &[StepCoeffs] {
-        self.steps()
-    }
-
-    fn transition(&self, at: &[usize], x_t: &Tensor, eps: &Tensor) -> Result<Gaussian> {
-        let coeffs = lookup(self.steps(), at)?;
-        let mut shape = x_t.size();
-        check_shape(eps, "eps", &shape)?;
-        if let Some(batch) = shape.first_mut() {
-            *batch = at.len() as i64;
-        }
-        check_shape(x_t, "x_t", &shape)?;
-        let (a, b): (Vec<f64>, Vec<f64>) = coeffs.iter().map(|c| c.mean_weights()).unzip();
-        let mean = x_t.to_kind(Kind::Float) * per_sample(&a, x_t)
-            + eps.to_kind(Kind::Float) * per_sample(&b, x_t);
-        let std = coeffs.iter().map(|c| c.std).collect();
-        Ok(Gaussian { mean, std })
     }
 }
 
@@ -125,9 +63,9 @@ impl Sampler for Ddim {
 pub struct LatentBatch<'a> {
     /// Shape of one latent: `[channels, height, width]`.
     pub shape: &'a [i64],
-    /// Conditioning, `[batch, …]`; the samples are made on its device.
-    pub cond: &'a Tensor,
-    /// Keys of the samples' noise, one a sample.
+    /// Conditioning of the batch; the samples are made on its device.
+    pub cond: &'a Conditioning,
+    /// Keys of the samples' noise, one per sample.
     pub sample_ids: &'a [u64],
     /// Whether to compute log-probabilities, and how.
     pub log_prob: Option<LogProb>,
@@ -140,8 +78,8 @@ pub struct StepRecord<'a> {
     pub step: usize,
     /// How many steps there are.
     pub n_steps: usize,
-    /// Training timestep.
-    pub timestep: usize,
+    /// Model time of the step.
+    pub timestep: f64,
     /// The latent before, f32 `[batch, channels, height, width]`.
     pub x_t: &'a Tensor,
     /// The latent after: the very value whose log-probability was taken.
@@ -174,8 +112,7 @@ pub fn sample(
 }
 
 /// [`sample`], with every step taken `repeats` times (self-recurrence: Bansal et al. 2023, algorithm 1): after each
-/// time but the last, noise leads back to where the step began,
-/// `x_t = √(ᾱ / ᾱ_prev) x_prev + √(1 − ᾱ / ᾱ_prev) z`.
+/// time but the last, noise leads back to where the step began, as [`Sampler::renoise`] says.
 ///
 /// The last time draws [`Draw::Step`] as `sample` does, earlier ones [`Draw::Repeat`], the way back
 /// [`Draw::Renoise`]. `observe` sees the last time of each step.
@@ -184,7 +121,7 @@ pub fn sample(
 /// As [`sample`].
 ///
 /// # Errors
-/// As [`sample`].
+/// As [`sample`]; [`Error::Config`] if steps are to be repeated of a sampler that cannot take them back.
 pub fn sample_repeating(
     net: &dyn Denoiser,
     sampler: &dyn Sampler,
@@ -197,31 +134,34 @@ pub fn sample_repeating(
         sampler.require_stochastic()?;
     }
     let n = batch.sample_ids.len();
-    let mut cond_shape = batch.cond.size();
-    if let Some(first) = cond_shape.first_mut() {
-        *first = n as i64;
-    }
-    check_shape(batch.cond, "cond", &cond_shape)?;
+    batch.cond.check(n)?;
     let device = batch.cond.device();
 
     let _no_grad = tch::no_grad_guard();
     let predict = net.conditioned(batch.cond)?;
     let x_t = noise.normal(batch.sample_ids, Draw::Initial, batch.shape)?;
-    let mut x_t = queued(&x_t, device);
-    let n_steps = sampler.steps().len();
-    for (step, coeffs) in sampler.steps().iter().enumerate() {
+    let mut x_t = match sampler.init_noise_scale() {
+        1.0 => queued(&x_t, device),
+        scale => queued(&x_t, device) * scale,
+    };
+    let n_steps = sampler.n_steps();
+    for step in 0..n_steps {
         let at = vec![step; n];
         let t = queued(&sampler.timesteps(&at)?, device);
         let draw = |draw| noise.normal(batch.sample_ids, draw, batch.shape);
         let next = |x_t: &Tensor| {
-            let eps = predict(x_t, &t)?;
-            sampler.transition(&at, x_t, &eps)
+            let output = predict(&sampler.scale_model_input(&at, x_t), &t)?;
+            sampler.transition(&at, x_t, &output)
         };
         for repeat in 0..repeats.saturating_sub(1) {
+            let Some((kept, added)) = sampler.renoise(step) else {
+                let expected = "must be 1: this sampler cannot take a step back";
+                return Err(Error::config("repeats", repeats, expected));
+            };
             let z = draw(Draw::Repeat { step, repeat })?;
             let x_prev = next(&x_t)?.at(&z)?;
             let z = draw(Draw::Renoise { step, repeat })?;
-            x_t = coeffs.renoised(&x_prev, &z);
+            x_t = &x_prev * kept + queued(&z, device) * added;
         }
         let next = next(&x_t)?;
         let z = draw(Draw::Step(step))?;
@@ -233,7 +173,7 @@ pub fn sample_repeating(
         observe(StepRecord {
             step,
             n_steps,
-            timestep: coeffs.timestep,
+            timestep: sampler.timestep(step),
             x_t: &x_t,
             x_prev: &x_prev,
             noise: &z,
@@ -242,27 +182,6 @@ pub fn sample_repeating(
         x_t = x_prev;
     }
     Ok(x_t)
-}
-
-impl StepCoeffs {
-    /// A latent after this step with the noise put back that the step took out.
-    fn renoised(&self, x_prev: &Tensor, z: &Tensor) -> Tensor {
-        let kept = self.sqrt_abar / self.sqrt_abar_prev;
-        let added = (1.0 - kept * kept).max(0.0).sqrt();
-        x_prev * kept + queued(z, x_prev.device()) * added
-    }
-}
-
-fn lookup(steps: &[StepCoeffs], at: &[usize]) -> Result<Vec<StepCoeffs>> {
-    at.iter()
-        .map(|&step| {
-            steps.get(step).copied().ok_or(Error::Range {
-                name: "step",
-                index: step as u64,
-                len: steps.len() as u64,
-            })
-        })
-        .collect()
 }
 
 /// A copy on the device that the host does not wait for; the tensor itself if it is there already.
@@ -299,6 +218,8 @@ pub fn check_shape(tensor: &Tensor, name: &'static str, expected: &[i64]) -> Res
 
 #[cfg(test)]
 mod tests {
+    use tch::Kind;
+
     use super::*;
 
     #[test]

@@ -22,8 +22,8 @@ pub enum Error {
     Deterministic {
         /// Position in the run, noisiest first.
         step: usize,
-        /// Training timestep.
-        timestep: usize,
+        /// Its model time.
+        timestep: f64,
     },
     /// A distribution without spread has no density.
     #[error("the standard deviation of sample {sample} is zero, so it has no log-probability")]

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 use crate::denoise::{check_shape, queued};
 use crate::{Error, Result};
 
-/// How a log-density over many dimensions becomes one number a sample.
+/// How a log-density over many dimensions becomes one number per sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -22,11 +22,37 @@ pub enum LogProb {
 pub struct Gaussian {
     /// f32 `[batch, …]`.
     pub mean: Tensor,
-    /// One a sample, on the host.
+    /// One per sample, on the host.
     pub std: Vec<f64>,
 }
 
 impl Gaussian {
+    /// The steps of samplers that are linear in latent and network: `mean = a x_t + b model_output`.
+    ///
+    /// # Shapes
+    /// - `x_t`, `model_output`: `[batch, …]`, computed in f32
+    /// - `a`, `b`, `std`: one per sample
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the batch is not that of the coefficients, or the two tensors differ.
+    pub fn affine(
+        x_t: &Tensor,
+        a: &[f64],
+        model_output: &Tensor,
+        b: &[f64],
+        std: Vec<f64>,
+    ) -> Result<Self> {
+        let mut shape = x_t.size();
+        check_shape(model_output, "model output", &shape)?;
+        if let Some(batch) = shape.first_mut() {
+            *batch = std.len() as i64;
+        }
+        check_shape(x_t, "x_t", &shape)?;
+        let mean = x_t.to_kind(Kind::Float) * per_sample(a, x_t)
+            + model_output.to_kind(Kind::Float) * per_sample(b, x_t);
+        Ok(Self { mean, std })
+    }
+
     /// The value that standard normal `noise` stands for: `mean + std · noise`.
     ///
     /// # Shapes
@@ -42,7 +68,7 @@ impl Gaussian {
         Ok(&self.mean + std * noise)
     }
 
-    /// Log-density of `x` under this step, one value a sample.
+    /// Log-density of `x` under this step, one value per sample.
     ///
     /// `log N(x; mean, std² I)` reduced over all dimensions but the first. No gradient flows into `x`, as
     /// in the reference; one flows into `mean`.
@@ -70,7 +96,7 @@ impl Gaussian {
         Ok(self.reduced(squares * -0.5, &constants, -1.0, reduce))
     }
 
-    /// Kullback-Leibler divergence from `other` to this step, one value a sample: `KL(self ‖ other)`.
+    /// Kullback-Leibler divergence from `other` to this step, one value per sample: `KL(self ‖ other)`.
     ///
     /// A dimension: `ln(σ' / σ) + (σ² + (μ − μ')²) / (2 σ'²) − ½`, which is `(μ − μ')² / (2 σ²)` where the
     /// deviations are equal; reduced over all dimensions but the first as a log-probability is. A gradient flows
@@ -117,7 +143,7 @@ impl Gaussian {
     }
 }
 
-/// One number a sample, broadcast over the other dimensions of `like`.
+/// One number per sample, broadcast over the other dimensions of `like`.
 pub(crate) fn per_sample(values: &[f64], like: &Tensor) -> Tensor {
     let mut shape = vec![1; like.dim()];
     shape[0] = values.len() as i64;

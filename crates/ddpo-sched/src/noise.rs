@@ -62,6 +62,7 @@ pub struct KeyedNoise {
     seeds: Seeds,
     stream: Stream,
     epoch: u64,
+    group: u64,
 }
 
 impl KeyedNoise {
@@ -76,7 +77,16 @@ impl KeyedNoise {
             seeds,
             stream,
             epoch,
+            group: 1,
         }
+    }
+
+    /// Gives `group` samples of neighbouring ids the initial latent of the first of them, as group baselines may
+    /// want it; the noise of their steps stays their own. 1 changes nothing.
+    #[must_use]
+    pub fn with_shared_initial(mut self, group: usize) -> Self {
+        self.group = group.max(1) as u64;
+        self
     }
 }
 
@@ -85,6 +95,10 @@ impl NoiseSource for KeyedNoise {
         let len = shape.iter().product::<i64>() as usize;
         let mut values = vec![0.0_f32; len * sample_ids.len()];
         for (row, &id) in values.chunks_exact_mut(len.max(1)).zip(sample_ids) {
+            let id = match draw {
+                Draw::Initial => id - id % self.group,
+                _ => id,
+            };
             self.seeds
                 .derive(self.stream, self.epoch, id)
                 .sub(draw.nonce())

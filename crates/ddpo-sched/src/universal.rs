@@ -3,10 +3,11 @@
 use tch::{Kind, Tensor};
 
 use crate::denoise::check_shape;
-use crate::gaussian::per_sample;
-use crate::{Conditioned, DenoiseInput, Denoiser, Error, NoiseSchedule, Result};
+use crate::{
+    Conditioned, Conditioning, DenoiseInput, Denoiser, Error, NoiseSchedule, Prediction, Result,
+};
 
-/// What guidance is to make large: predicted x₀ latents, f32 `[batch, …]`, to one number a sample, `[batch]`,
+/// What guidance is to make large: predicted x₀ latents, f32 `[batch, …]`, to one number per sample, `[batch]`,
 /// recording gradients; such as a decoder and a reward network after it.
 pub type Objective<'a> = Box<dyn Fn(&Tensor) -> Result<Tensor> + 'a>;
 
@@ -43,56 +44,76 @@ impl<'a, D: Denoiser> Universal<'a, D> {
         }
     }
 
-    /// √ᾱ and √(1 − ᾱ) of each sample.
-    fn levels(&self, t: &Tensor) -> Result<(Vec<f64>, Vec<f64>)> {
-        let t = Vec::<i64>::try_from(t.to_device(tch::Device::Cpu)).map_err(Error::denoiser)?;
-        let abar = self.schedule.abar();
-        let level = |&timestep: &i64| {
-            let found = usize::try_from(timestep).ok().and_then(|at| abar.get(at));
-            let abar = found.ok_or(Error::Range {
-                name: "timestep",
-                index: timestep.unsigned_abs(),
-                len: abar.len() as u64,
-            })?;
-            Ok((abar.sqrt(), (1.0 - abar).sqrt()))
-        };
-        let levels = t.iter().map(level).collect::<Result<Vec<_>>>()?;
-        Ok(levels.into_iter().unzip())
-    }
-
-    fn guided(&self, input: DenoiseInput<'_>) -> Result<Tensor> {
-        let (signal, noise) = self.levels(input.t)?;
+    /// What the gradient adds to ε, f32 of the shape of `x_t`, and ε itself, both without gradient.
+    fn guidance(&self, input: DenoiseInput<'_>) -> Result<(Tensor, Tensor)> {
+        if self.schedule.prediction() != Prediction::Epsilon {
+            let expected = "must be epsilon: universal guidance is a change of the predicted noise";
+            return Err(Error::config(
+                "prediction_type",
+                format!("{:?}", self.schedule.prediction()),
+                expected,
+            ));
+        }
+        let timesteps = timesteps(input.t)?;
         let x_t = input.x_t.detach().set_requires_grad(true);
         let eps = self.inner.predict(DenoiseInput { x_t: &x_t, ..input })?;
         let eps = eps.to_kind(Kind::Float);
-        let (signal, noise) = (per_sample(&signal, &x_t), per_sample(&noise, &x_t));
-        let x_0 = (&x_t - &eps * &noise) / signal;
-        let worth = (self.objective)(&x_0)?;
-        check_shape(&worth, "objective", &[x_t.size()[0]])?;
-        let total = worth.sum(Kind::Float);
+        let x_0 = self.schedule.predict_x0(&x_t, &eps, &timesteps)?;
+        let score = (self.objective)(&x_0)?;
+        check_shape(&score, "objective", &[x_t.size()[0]])?;
+        let total = score.sum(Kind::Float);
+        // libtorch crashes if asked for a gradient of what has none.
+        if !total.requires_grad() {
+            return Err(Error::denoiser("the objective has no gradient in x₀"));
+        }
         let grads = Tensor::f_run_backward(&[total], &[&x_t], false, false);
         let grad = grads.map_err(Error::denoiser)?.swap_remove(0);
-        Ok((eps - noise * grad * self.scale).detach())
+        let noise = self.schedule.noise_levels(&x_t, &timesteps)?;
+        Ok(((noise * grad * self.scale).detach(), eps.detach()))
     }
 }
 
+/// Model times as places in the schedule.
+fn timesteps(t: &Tensor) -> Result<Vec<usize>> {
+    let t = t.to_device(tch::Device::Cpu).to_kind(Kind::Double);
+    let t = Vec::<f64>::try_from(&t).map_err(Error::denoiser)?;
+    // A time below 0 becomes a place that no schedule has.
+    let place = |&t: &f64| match t {
+        t if t >= 0.0 => t.round() as usize,
+        _ => usize::MAX,
+    };
+    Ok(t.iter().map(place).collect())
+}
+
+/// Whether operations record gradients here; tch has no question for it.
+fn grad_mode() -> bool {
+    let leaf = Tensor::zeros([0], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
+    leaf.alias().requires_grad()
+}
+
 impl<D: Denoiser> Denoiser for Universal<'_, D> {
-    /// Records gradients for itself, whatever the caller does.
+    /// The guidance records gradients for itself, whatever the caller does, and is a constant in what it returns:
+    /// gradients of the output are those of the inner denoiser.
     fn predict(&self, input: DenoiseInput<'_>) -> Result<Tensor> {
-        match self.scale == 0.0 {
-            true => self.inner.predict(input),
-            false => tch::with_grad(|| self.guided(input)),
+        if self.scale == 0.0 {
+            return self.inner.predict(input);
         }
+        let (guidance, eps) = tch::with_grad(|| self.guidance(input))?;
+        let eps = match grad_mode() {
+            true => self.inner.predict(input)?.to_kind(Kind::Float),
+            false => eps,
+        };
+        Ok(eps - guidance)
     }
 
-    fn conditioned<'c>(&'c self, cond: &Tensor) -> Result<Conditioned<'c>> {
+    fn conditioned<'c>(&'c self, cond: &Conditioning) -> Result<Conditioned<'c>> {
         if self.scale == 0.0 {
             return self.inner.conditioned(cond);
         }
-        let cond = cond.shallow_clone();
+        let cond = cond.clone();
         Ok(Box::new(move |x_t, t| {
             let cond = &cond;
-            self.predict(DenoiseInput { x_t, t, cond })
+            tch::no_grad(|| self.predict(DenoiseInput { x_t, t, cond }))
         }))
     }
 }

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use ddpo_sched::{
-    Ddim, DenoiseInput, Denoiser, Draw, Error, Gaussian, KeyedNoise, LatentBatch, LogProb,
-    NoiseSchedule, NoiseSource, Result, Sampler, ScheduleConfig, Seeds, Universal, sample,
+    Conditioning, Ddim, DenoiseInput, Denoiser, Draw, Error, Gaussian, KeyedNoise, LatentBatch,
+    LogProb, NoiseSchedule, NoiseSource, Result, ScheduleConfig, Seeds, Universal, sample,
     sample_repeating,
 };
 use tch::{Kind, Tensor};
@@ -129,7 +129,7 @@ fn guidance_follows_the_gradient_in_x_t_through_the_network() {
     let input = DenoiseInput {
         x_t: &x_t,
         t: &t,
-        cond: &x_t,
+        cond: &Conditioning::none(2, tch::Device::Cpu),
     };
     let eps = tch::no_grad(|| guided.predict(input)).unwrap();
     assert!(!eps.requires_grad());
@@ -147,7 +147,7 @@ fn guidance_follows_the_gradient_in_x_t_through_the_network() {
 fn without_weight_and_repeats_the_latents_are_those_of_the_plain_sampler_to_the_bit() {
     let objective = |_: &Tensor| -> Result<Tensor> { unreachable!("nothing is asked") };
     let sampler = Ddim::new(&ScheduleConfig::sd_v1_4(), 10, 1.0).unwrap();
-    let cond = Tensor::zeros([3, 1, 1], (Kind::Float, tch::Device::Cpu));
+    let cond = Conditioning::none(3, tch::Device::Cpu);
     let batch = LatentBatch {
         shape: &[3, 8, 8],
         cond: &cond,
@@ -168,7 +168,7 @@ fn an_objective_of_the_wrong_shape_is_named() {
     let guided = Universal::new(Linear(1.0), schedule(), 1.0, Box::new(objective));
     let x_t = Tensor::zeros([2, 3, 1, 1], (Kind::Float, tch::Device::Cpu));
     let t = Tensor::from_slice(&[1_i64, 1]);
-    let (x_t, t, cond) = (&x_t, &t, &x_t);
+    let (x_t, t, cond) = (&x_t, &t, &Conditioning::none(2, tch::Device::Cpu));
     let error = guided.predict(DenoiseInput { x_t, t, cond }).unwrap_err();
     assert!(
         error
@@ -184,12 +184,12 @@ fn a_step_that_is_repeated_goes_back_to_the_noise_it_came_from() {
     struct Perfect(NoiseSchedule);
     impl Denoiser for Perfect {
         fn predict(&self, input: DenoiseInput<'_>) -> Result<Tensor> {
-            let abar = self.0.abar()[input.t.int64_value(&[0]) as usize];
+            let abar = self.0.abar()[input.t.double_value(&[0]) as usize];
             Ok(input.x_t * (1.0 - abar).sqrt())
         }
     }
     let sampler = Ddim::new(&ScheduleConfig::sd_v1_4(), 10, 1.0).unwrap();
-    let cond = Tensor::zeros([64, 1, 1], (Kind::Float, tch::Device::Cpu));
+    let cond = Conditioning::none(64, tch::Device::Cpu);
     let ids: Vec<u64> = (0..64).collect();
     let batch = LatentBatch {
         shape: &[3, 8, 8],
@@ -213,12 +213,13 @@ fn a_step_that_is_repeated_goes_back_to_the_noise_it_came_from() {
     assert_eq!(plain, run(1));
     let repeated = run(3);
     assert!((&repeated - plain).abs().max().double_value(&[]) > 0.1);
-    let mut variance = 1.0;
-    for step in Sampler::steps(&sampler) {
-        let (a, b) = step.mean_weights();
-        let slope = a + b * step.sqrt_one_minus_abar;
-        let kept = (step.sqrt_abar / step.sqrt_abar_prev).powi(2);
-        let taken = |variance: f64| slope * slope * variance + step.std * step.std;
+    let mut variance = 1.0_f64;
+    for step in 0..sampler.n_steps() {
+        let (a, b) = sampler.mean_weights(step);
+        let (abar, abar_prev) = sampler.abar(step);
+        let (slope, std) = (a + b * (1.0 - abar).sqrt(), sampler.std(step));
+        let kept = abar / abar_prev;
+        let taken = |variance: f64| slope * slope * variance + std * std;
         for _ in 0..2 {
             variance = kept * taken(variance) + 1.0 - kept;
         }

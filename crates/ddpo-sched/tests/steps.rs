@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ddpo_sched::{
-    Ddim, DenoiseInput, Denoiser, Draw, Error, FixedNoise, Gaussian, Guided, KeyedNoise,
-    LatentBatch, LogProb, NoiseSource, Result, Sampler, ScheduleConfig, Seeds, Stream, sample,
+    Conditioning, Ddim, DenoiseInput, Denoiser, Draw, Error, FixedNoise, Gaussian, Guided,
+    KeyedNoise, LatentBatch, LogProb, NoiseSource, Result, Sampler, ScheduleConfig, Seeds, Stream,
+    sample,
 };
 use proptest::prelude::*;
 use tch::{Kind, Tensor};
@@ -16,7 +17,7 @@ struct Toy;
 
 impl Denoiser for Toy {
     fn predict(&self, input: DenoiseInput<'_>) -> Result<Tensor> {
-        let shift = input.cond.mean_dim(1, false, Kind::Float);
+        let shift = input.cond.tokens.mean_dim(1, false, Kind::Float);
         let wave = (input.t.to_kind(Kind::Float) / 100.0).cos() * 0.3;
         let eps = (input.x_t * 0.7 + shift.unsqueeze(-1).unsqueeze(-1)).tanh();
         Ok(eps + wave.view([-1, 1, 1, 1]))
@@ -96,7 +97,7 @@ fn trajectories_are_those_of_diffusers() {
         let (mut latents, mut log_probs) = (vec![golden["latents"].shallow_clone()], Vec::new());
         let batch = LatentBatch {
             shape: &[4, 6, 6],
-            cond: &golden["cond"],
+            cond: &golden["cond"].shallow_clone().into(),
             sample_ids: &ids(3),
             log_prob: Some(LogProb::Mean),
         };
@@ -190,7 +191,7 @@ fn a_step_without_noise_has_no_log_probability() {
     for (ddim, expected) in cases {
         let batch = LatentBatch {
             shape: &[1, 2, 2],
-            cond: &Tensor::zeros([1, 1, 1], (Kind::Float, tch::Device::Cpu)),
+            cond: &Conditioning::none(1, tch::Device::Cpu),
             sample_ids: &[0],
             log_prob: Some(LogProb::Mean),
         };
@@ -207,7 +208,7 @@ fn a_step_without_noise_has_no_log_probability() {
 
 #[test]
 fn without_log_probabilities_deterministic_sampling_works() {
-    let cond = Tensor::zeros([1, 1, 4], (Kind::Float, tch::Device::Cpu));
+    let cond = Tensor::zeros([1, 1, 4], (Kind::Float, tch::Device::Cpu)).into();
     let batch = LatentBatch {
         shape: &[4, 2, 2],
         cond: &cond,
@@ -230,7 +231,7 @@ fn a_sample_does_not_depend_on_its_batch() {
     let draw = |ids: &[u64]| {
         let batch = LatentBatch {
             shape: &[4, 3, 3],
-            cond: &cond.expand([ids.len() as i64, 1, 4], false),
+            cond: &cond.expand([ids.len() as i64, 1, 4], false).into(),
             sample_ids: ids,
             log_prob: Some(LogProb::Mean),
         };
@@ -300,14 +301,14 @@ fn guidance_of_one_is_the_conditional_pass_alone() {
     }
     let x_t = Tensor::ones([2, 4, 2, 2], (Kind::Float, tch::Device::Cpu));
     let t = Tensor::from_slice(&[1_i64, 500]);
-    let cond = Tensor::ones([2, 3, 4], (Kind::Float, tch::Device::Cpu));
+    let cond = Conditioning::new(Tensor::ones([2, 3, 4], (Kind::Float, tch::Device::Cpu)));
     let input = DenoiseInput {
         x_t: &x_t,
         t: &t,
         cond: &cond,
     };
     let plain = Toy.predict(input).unwrap();
-    let uncond = cond.narrow(0, 0, 1) * 0.0;
+    let uncond = cond.narrow(0, 1).map(|part| part * 0.0);
     let guided = Guided::new(Counts, uncond, 1.0).predict(input).unwrap();
     assert_eq!(plain, guided);
     let misfit = Guided::new(
@@ -323,7 +324,7 @@ fn guidance_of_one_is_the_conditional_pass_alone() {
 
 #[test]
 fn an_observer_can_stop_the_loop() {
-    let cond = Tensor::zeros([1, 1, 4], (Kind::Float, tch::Device::Cpu));
+    let cond = Tensor::zeros([1, 1, 4], (Kind::Float, tch::Device::Cpu)).into();
     let batch = LatentBatch {
         shape: &[4, 2, 2],
         cond: &cond,

@@ -34,7 +34,7 @@ pub struct AdamWArgs {
 /// ```
 ///
 /// # Shapes
-/// All five lists have one entry a parameter.
+/// All five lists have one entry per parameter.
 /// - `grads[i]`, `exp_avgs[i]`, `exp_avg_sqs[i]`: shape, kind and device of `params[i]`
 /// - `steps[i]`: one f32 value, on the device of `params[i]`
 ///

@@ -39,7 +39,7 @@ pub enum Error {
     Misfit {
         /// The file, or the name of an embedded one.
         file: String,
-        /// One sentence a tensor.
+        /// One sentence per tensor.
         faults: Vec<String>,
     },
     /// A tensor of another shape than promised.

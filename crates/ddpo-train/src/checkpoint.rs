@@ -17,7 +17,8 @@ use tch::Tensor;
 use crate::{Error, Result, StateReader, StateWriter};
 
 /// Version of the layout below.
-const FORMAT: u32 = 1;
+/// 2: an interrupted epoch is the loop's state, no longer each algorithm's.
+const FORMAT: u32 = 2;
 const MANIFEST: &str = "manifest.json";
 
 /// The folder in which a run keeps its checkpoints.

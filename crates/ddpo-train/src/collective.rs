@@ -82,7 +82,7 @@ struct Meeting {
 }
 
 impl Threads {
-    /// One handle a rank.
+    /// One handle per rank.
     pub fn group(world: usize) -> Vec<Self> {
         let shared = Arc::new(Shared {
             world,

@@ -93,8 +93,8 @@ pub enum Error {
         bound: f64,
         /// Position in the run, noisiest first.
         step: usize,
-        /// Training timestep.
-        timestep: usize,
+        /// Its model time.
+        timestep: f64,
     },
     /// State that does not fit what it is loaded into.
     #[error("{name} in {file}: {reason}")]

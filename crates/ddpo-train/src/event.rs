@@ -1,10 +1,11 @@
 //! What a run tells those who watch it.
 
-use ddpo_reward::{Images, Prompt};
-use ddpo_sched::{LatentBatch, NoiseSource, Sampler, StepRecord, sample};
-
-use crate::{Conditioner, Decoder, Guide, Policy, Result, StopFlag};
 use std::path::Path;
+
+use ddpo_reward::{Images, Prompt};
+use ddpo_sched::{Denoiser, LatentBatch, NoiseSource, Sampler, StepRecord};
+
+use crate::{ImageModel, Policy, Result, SamplingStrategy, ScoredSample, StopFlag, UpdateIndex};
 
 /// Watches a run: progress bars, tables, images, event files.
 pub trait Observer {
@@ -37,14 +38,10 @@ pub struct Boundary<'a> {
     pub policy: &'a dyn Policy,
     /// The sampler of the run.
     pub sampler: &'a dyn Sampler,
-    /// Text to conditioning.
-    pub conditioner: &'a dyn Conditioner,
-    /// Latents to images.
-    pub decoder: &'a dyn Decoder,
-    /// Shape of one latent.
-    pub latent_shape: &'a [i64],
-    /// How images are drawn, where it is not by the policy and the sampler of the run.
-    pub guide: Option<&'a dyn Guide>,
+    /// How images are drawn.
+    pub strategy: &'a dyn SamplingStrategy,
+    /// Prompts to conditioning, latents to images.
+    pub model: &'a ImageModel<'a>,
     /// Whether the run is asked to stop; none where it cannot stop here.
     pub stop: Option<&'a StopFlag>,
 }
@@ -52,10 +49,7 @@ pub struct Boundary<'a> {
 impl Boundary<'_> {
     /// Denoising steps of an image.
     pub fn n_steps(&self) -> usize {
-        match self.guide {
-            None => self.sampler.steps().len(),
-            Some(guide) => guide.n_steps(),
-        }
+        self.strategy.n_steps(self.sampler)
     }
 
     /// Draws one batch of images with the policy as it is now.
@@ -64,8 +58,8 @@ impl Boundary<'_> {
     /// `progress` is told of every denoising step, with how many images took it.
     ///
     /// # Errors
-    /// What conditioner, network, noise or decoder report. [`Error::Stopped`](crate::Error::Stopped) on request while a
-    /// guide draws, which may take hours: the run goes on with this boundary when it is resumed.
+    /// What conditioner, network, noise or decoder report. [`Error::Stopped`](crate::Error::Stopped) on request: the
+    /// run goes on with this boundary when it is resumed.
     pub fn draw(
         &self,
         prompts: &[Prompt],
@@ -73,10 +67,7 @@ impl Boundary<'_> {
         noise: &dyn NoiseSource,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Images> {
-        let together = self
-            .guide
-            .map_or(prompts.len(), |guide| guide.batch())
-            .max(1);
+        let together = self.strategy.max_batch().min(prompts.len()).max(1);
         let parts = prompts.chunks(together).zip(sample_ids.chunks(together));
         let parts = parts
             .map(|(prompts, ids)| self.draw_together(prompts, ids, noise, progress))
@@ -91,26 +82,25 @@ impl Boundary<'_> {
         noise: &dyn NoiseSource,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Images> {
-        let cond = self.conditioner.embed(prompts)?;
+        let cond = self.model.conditioner.embed(prompts)?;
         let batch = LatentBatch {
-            shape: self.latent_shape,
+            shape: &self.model.latent_shape,
             cond: &cond,
             sample_ids,
             log_prob: None,
         };
         let mut observe = |_: StepRecord<'_>| {
             progress(sample_ids.len());
-            let stop = self.stop.is_some_and(StopFlag::requested);
-            match stop && self.guide.is_some() {
+            match self.stop.is_some_and(StopFlag::requested) {
                 true => Err(ddpo_sched::Error::Stopped),
                 false => Ok(()),
             }
         };
-        let latents = match self.guide {
-            None => sample(self.policy, self.sampler, &batch, noise, &mut observe)?,
-            Some(guide) => guide.sample(prompts, &batch, noise, &mut observe)?,
-        };
-        self.decoder.decode(&latents)
+        let (policy, sampler): (&dyn Denoiser, _) = (self.policy, self.sampler);
+        let latents =
+            self.strategy
+                .sample(policy, sampler, prompts, &batch, noise, &mut observe)?;
+        self.model.decoder.decode(&latents)
     }
 }
 
@@ -163,8 +153,8 @@ pub enum Event<'a> {
     Rewarded {
         /// Which epoch.
         epoch: u64,
-        /// A row a sample.
-        samples: &'a [SampleRow],
+        /// One per sample.
+        samples: &'a [ScoredSample],
     },
     /// The check before the first update of a run: replayed over sampled probability, at every step.
     RatioChecked {
@@ -174,31 +164,25 @@ pub enum Event<'a> {
         bound: f64,
         /// The step where it is largest, noisiest first.
         step: usize,
-        /// Its training timestep.
-        timestep: usize,
+        /// Its model time.
+        timestep: f64,
         /// Largest |ratio − 1| of each step, noisiest first.
         by_step: &'a [f64],
     },
-    /// The optimiser took a step.
+    /// The optimiser made an update.
     UpdateDone {
-        /// Which epoch.
-        epoch: u64,
-        /// Which update of it, from 0.
-        update: usize,
-        /// How many it has.
-        n_updates: usize,
+        /// Which.
+        at: UpdateIndex,
         /// Metrics of this update.
-        report: &'a Report,
+        report: &'a Metrics,
     },
-    /// An update was left out because a number was not finite.
+    /// An update was skipped because a number was not finite.
     UpdateSkipped {
-        /// Which epoch.
-        epoch: u64,
-        /// Which update of it, from 0.
-        update: usize,
+        /// Which.
+        at: UpdateIndex,
         /// What was not finite and where.
         reason: &'a str,
-        /// How many updates in a row were left out, with this one.
+        /// How many updates in a row were skipped, with this one.
         in_a_row: u32,
     },
     /// An epoch is complete.
@@ -208,7 +192,7 @@ pub enum Event<'a> {
         /// Reward queries so far, with this epoch's.
         reward_queries: u64,
         /// Its metrics.
-        report: &'a Report,
+        report: &'a Metrics,
     },
     /// A checkpoint is whole on disk.
     CheckpointWritten {
@@ -226,41 +210,24 @@ pub enum Event<'a> {
     },
 }
 
-/// What became of one sample.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SampleRow {
-    /// Its key, unique in the epoch.
-    pub sample_id: u64,
-    /// What it was asked to show.
-    pub prompt: Prompt,
-    /// What the reward said.
-    pub reward: f32,
-    /// What the algorithm makes of it (after clipping).
-    pub advantage: f32,
-    /// What the parts of the reward said, in the order of [`RewardWorker::parts`](crate::RewardWorker::parts).
-    pub parts: Vec<f32>,
-    /// What the reward was told about the image; empty if it asks nobody.
-    pub answer: String,
-}
-
 /// Named numbers, in the order in which they are to be shown.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Report {
+pub struct Metrics {
     /// How many rewards were asked for.
     pub reward_queries: u64,
     /// `group/name` and value.
-    pub metrics: Vec<(&'static str, f64)>,
+    pub metrics: Vec<(String, f64)>,
 }
 
-impl Report {
+impl Metrics {
     /// Adds a number.
-    pub fn push(&mut self, name: &'static str, value: f64) {
-        self.metrics.push((name, value));
+    pub fn push(&mut self, name: &str, value: f64) {
+        self.metrics.push((name.to_owned(), value));
     }
 
     /// The number of this name.
     pub fn get(&self, name: &str) -> Option<f64> {
-        let found = self.metrics.iter().find(|(n, _)| *n == name);
-        found.map(|&(_, value)| value)
+        let found = self.metrics.iter().find(|(n, _)| n == name);
+        found.map(|(_, value)| *value)
     }
 }

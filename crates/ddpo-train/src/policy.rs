@@ -1,7 +1,7 @@
 //! What an algorithm knows of a model: a denoiser whose parameters can be trained.
 
 use ddpo_reward::{Images, Prompt};
-use ddpo_sched::{DenoiseInput, Denoiser, Guided};
+use ddpo_sched::{Conditioning, DenoiseInput, Denoiser, Guided};
 use tch::Tensor;
 
 use crate::{LossScale, ParamSet, Persist, Result, StateReader, StateWriter};
@@ -23,7 +23,7 @@ pub trait Policy: Denoiser + Persist + Send {
     ///
     /// # Errors
     /// What the network or `loss` reports; [`Error::Overflow`](crate::Error::Overflow) if gradients in half
-    /// precision became infinite: the update has to be left out, and the next one may succeed. Gradients are
+    /// precision became infinite: the update has to be skipped, and the next one may succeed. Gradients are
     /// then incomplete.
     fn accumulate(
         &self,
@@ -39,11 +39,11 @@ pub trait Policy: Denoiser + Persist + Send {
 
 /// Turns prompts into conditioning.
 pub trait Conditioner {
-    /// `[prompts, tokens, dim]`, on the policy's device, without gradient.
+    /// Conditioning of a batch of prompts, on the policy's device, without gradient.
     ///
     /// # Errors
     /// What the text encoder reports.
-    fn embed(&self, prompts: &[Prompt]) -> Result<Tensor>;
+    fn embed(&self, prompts: &[Prompt]) -> Result<Conditioning>;
 }
 
 /// Turns latents into images.
@@ -57,14 +57,14 @@ pub trait Decoder {
 
 /// What an encoder says of images: a diagonal Gaussian over latents, in the scale that the policy sees.
 #[derive(Debug)]
-pub struct Posterior {
+pub struct LatentPosterior {
     /// f32 `[batch, channels, height, width]`.
     pub mean: Tensor,
     /// Standard deviation, of the same shape.
     pub std: Tensor,
 }
 
-impl Posterior {
+impl LatentPosterior {
     /// The latents that standard normal `noise` stands for: `mean + std · noise`.
     ///
     /// # Shapes
@@ -80,7 +80,7 @@ pub trait Encoder {
     ///
     /// # Errors
     /// What the encoder reports.
-    fn encode(&self, images: &Images) -> Result<Posterior>;
+    fn encode(&self, images: &Images) -> Result<LatentPosterior>;
 }
 
 /// Guidance in training: gradients flow through both passes (paper, appendix E.1).

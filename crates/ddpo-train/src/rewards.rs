@@ -169,7 +169,7 @@ pub struct Answered {
 }
 
 impl Ticket {
-    /// Waits for the rewards: one finite number an image.
+    /// Waits for the rewards: one finite number per image.
     ///
     /// # Errors
     /// [`Error::Reward`] with what the reward reports, [`Error::BadReward`] for a number that is not finite,

@@ -17,8 +17,8 @@ const LEAST: f64 = 1.0;
 
 /// A power of two that the loss is multiplied by and its gradients divided by.
 ///
-/// It halves when gradients overflow and doubles after 2,000 steps of the optimiser in a row without
-/// (`torch.amp.GradScaler`), however many backward passes a step is made of. Being a power of two, it changes no
+/// It halves when gradients overflow and doubles after 2,000 updates in a row without
+/// (`torch.amp.GradScaler`), however many backward passes an update is made of. Being a power of two, it changes no
 /// bit of a gradient that f16 holds either way.
 #[derive(Debug)]
 pub struct LossScale {
@@ -58,8 +58,8 @@ impl LossScale {
     /// Runs a backward pass from a scaled loss, which adds to the gradients of `params`.
     ///
     /// What was accumulated before is scaled along, so that one addition is right for both; a power of two
-    /// does not change it. Waits for the device, to see whether the gradients are finite. What was a step of the
-    /// optimiser is for the caller to say: [`stepped`](Self::stepped).
+    /// does not change it. Waits for the device, to see whether the gradients are finite. What was an update is for the
+    /// caller to say: [`stepped`](Self::stepped).
     ///
     /// # Errors
     /// [`Error::Overflow`] if the loss is finite and the gradients are not; the scale is then half of what it
@@ -86,8 +86,8 @@ impl LossScale {
         }
     }
 
-    /// Takes note that the optimiser took a step with gradients of this scale: once a step, not once a
-    /// backward pass, and not for a step that was left out.
+    /// Takes note that the optimiser made an update with gradients of this scale: once per update, not once per
+    /// backward pass, and not for an update that was skipped.
     pub fn stepped(&self) {
         let mut state = self.state.get();
         state.since += 1;

@@ -2,10 +2,11 @@
 use std::fs;
 use std::path::Path;
 
-use ddpo_train::dev::World;
+use ddpo_testkit::World;
 use ddpo_train::{
-    Algorithm, Boundary, Checkpoints, Context, Error, Event, Observer, Outcome, Persist, Plan,
-    Report, Result, StateReader, StateWriter, train,
+    Algorithm, Boundary, Checkpoints, Error, Event, Meter, Observer, Outcome, Persist, Result,
+    RolloutRequest, RolloutSink, ScoredSample, StateReader, StateWriter, TrainContext, TrainPlan,
+    UpdateIndex, train,
 };
 use tch::{Kind, Tensor};
 
@@ -14,27 +15,44 @@ use tch::{Kind, Tensor};
 struct Counts {
     collected: u64,
     stop_at: Option<u64>,
+    sink: (),
 }
 
 impl Algorithm for Counts {
-    type Batch = u64;
-
-    fn collect(&mut self, ctx: &mut Context<'_>, epoch: u64) -> Result<u64> {
+    fn request(&self, ctx: &TrainContext<'_>, epoch: u64) -> Result<RolloutRequest> {
         if self.stop_at == Some(epoch) {
             ctx.stop.request();
-            return Err(Error::Stopped);
         }
-        self.collected += 1;
-        Ok(epoch)
+        Ok(RolloutRequest::new(ctx.ids_of_rank(10), 10))
     }
 
-    fn update(&mut self, ctx: &mut Context<'_>, epoch: u64) -> Result<Report> {
+    fn sink(&mut self) -> &mut dyn RolloutSink {
+        &mut self.sink
+    }
+
+    fn prepare(
+        &mut self,
+        _: &mut TrainContext<'_>,
+        _: u64,
+        _: &mut [ScoredSample],
+        _: &mut Meter,
+    ) -> Result<()> {
+        self.collected += 1;
+        Ok(())
+    }
+
+    fn n_updates(&self) -> usize {
+        1
+    }
+
+    fn update(&mut self, ctx: &mut TrainContext<'_>, at: UpdateIndex, _: &mut Meter) -> Result<()> {
         let mut weight = ctx.policy.params().tensors()[0].shallow_clone();
-        tch::no_grad(|| weight += (epoch + 1) as f64);
-        Ok(Report {
-            reward_queries: 10,
-            ..Report::default()
-        })
+        tch::no_grad(|| weight += (at.epoch + 1) as f64);
+        Ok(())
+    }
+
+    fn stats(&self) -> Meter {
+        Meter::default()
     }
 }
 
@@ -49,7 +67,7 @@ impl Persist for Counts {
     }
 }
 
-/// A line an event.
+/// One line per event.
 #[derive(Default)]
 struct Log(Vec<String>);
 
@@ -66,7 +84,7 @@ impl Observer for Log {
                 format!("wrote {}", path.file_name().unwrap().to_string_lossy())
             }
             Event::Resumed { epochs_done, .. } => format!("resume {epochs_done}"),
-            other => format!("{other:?}"),
+            _ => return Ok(()),
         });
         Ok(())
     }
@@ -82,11 +100,11 @@ impl Observer for Log {
 fn run(
     algorithm: &mut Counts,
     folder: &Path,
-    plan: Plan,
+    plan: TrainPlan,
     keep: usize,
 ) -> (Outcome, Vec<String>, f64) {
     let checkpoints = Checkpoints::open(folder, keep).unwrap();
-    let plan = Plan {
+    let plan = TrainPlan {
         resume: checkpoints.latest().unwrap(),
         checkpoints: Some(checkpoints),
         ..plan
@@ -97,11 +115,11 @@ fn run(
     (outcome, log.0, weight)
 }
 
-fn epochs(epochs: u64) -> Plan {
-    Plan {
+fn epochs(epochs: u64) -> TrainPlan {
+    TrainPlan {
         epochs,
         checkpoint_every: 2,
-        ..Plan::default()
+        ..TrainPlan::default()
     }
 }
 
@@ -163,7 +181,7 @@ fn a_request_to_stop_leaves_a_checkpoint_to_go_on_from() {
 #[test]
 fn time_ends_a_run_at_an_epoch_with_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let plan = Plan {
+    let plan = TrainPlan {
         max_time: Some(std::time::Duration::ZERO),
         ..epochs(3)
     };
@@ -175,7 +193,7 @@ fn time_ends_a_run_at_an_epoch_with_a_checkpoint() {
 #[test]
 fn the_newest_checkpoints_are_kept() {
     let folder = tempfile::tempdir().unwrap();
-    let plan = Plan {
+    let plan = TrainPlan {
         checkpoint_every: 1,
         ..epochs(5)
     };

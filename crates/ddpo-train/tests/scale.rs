@@ -1,10 +1,10 @@
 //! The loss scale counts what `torch.amp.GradScaler` counts: steps of the optimiser.
 
 use ddpo_sched::{DenoiseInput, Denoiser};
-use ddpo_train::dev::{TinyPolicy, World};
+use ddpo_testkit::{TinyPolicy, World};
 use ddpo_train::{
-    Error, Fault, LossScale, ParamSet, Persist, Place, Policy, Result, StateReader, StateWriter,
-    Stepper,
+    Error, Fault, LossScale, Meter, Metrics, ParamSet, Persist, Policy, Result, StateReader,
+    StateWriter, UpdateIndex, Updater,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -107,30 +107,38 @@ impl Persist for Scaled {
 }
 
 #[test]
-fn a_step_counts_once_and_one_that_is_left_out_does_not() {
+fn a_step_counts_once_and_one_that_is_skipped_does_not() {
     let mut world = World::new().unwrap();
     world.policy = Box::new(Scaled {
         inner: TinyPolicy::new(1).unwrap(),
         scale: scale_after(1024.0, 1998),
     });
     let mut ctx = world.context(Vec::new());
-    let mut stepper = Stepper::new(1.0, 3);
-    let at = Place {
+    let mut updater = Updater::new(1.0, 3);
+    let at = UpdateIndex {
         epoch: 0,
         update: 0,
+        n_updates: 1,
     };
     let mut step = |fault: Option<Fault>| {
         // Several passes a step, as with micro-batches.
         for _ in 0..3 {
             let x_t = Tensor::ones([1, 3, 2, 2], (Kind::Float, Device::Cpu));
-            let cond = Tensor::ones([1, 1, 4], (Kind::Float, Device::Cpu));
-            let (x_t, t, cond) = (&x_t, &Tensor::from_slice(&[1_i64]), &cond);
+            let cond = Tensor::ones([1, 1, 4], (Kind::Float, Device::Cpu)).into();
+            let (x_t, t, cond) = (&x_t, &Tensor::from_slice(&[1_f32]), &cond);
             let input = DenoiseInput { x_t, t, cond };
             ctx.policy
                 .accumulate(input, &mut |eps| Ok(eps.square().sum(Kind::Float)))
                 .unwrap();
         }
-        let taken = stepper.step(&mut ctx, at, fault).unwrap().is_some();
+        let mut epoch = Meter::of_updates(&[]);
+        let stats = Meter::of_updates(&[]);
+        updater
+            .apply(&mut ctx, at, fault, stats, &mut epoch)
+            .unwrap();
+        let mut metrics = Metrics::default();
+        epoch.report(&mut metrics);
+        let taken = metrics.get("policy/updates") == Some(1.0);
         (taken, ctx.policy.loss_scale().unwrap().get())
     };
     assert_eq!(step(None), (true, 1024.0));

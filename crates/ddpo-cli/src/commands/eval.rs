@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ddpo_reward::prompts::PromptSet;
 use ddpo_sched::Seeds;
-use ddpo_train::{Boundary, Observer, RewardWorker};
+use ddpo_train::{Boundary, ImageModel, Observer, PolicySampling, RewardWorker};
 
 use crate::commands::args::EvalArgs;
 use crate::config::{Method, Plan};
@@ -64,12 +64,10 @@ pub fn run(args: &EvalArgs) -> Result<Exit> {
             },
             last: true,
             policy: model.policy.as_ref(),
-            sampler: &sampler,
-            conditioner: &model.prompts,
-            decoder: &model.images,
-            guide: None,
+            sampler: &*sampler,
+            strategy: &PolicySampling,
+            model: &ImageModel::new(&model.prompts, &model.images, &model.latent_shape),
             stop: None,
-            latent_shape: &model.latent_shape,
         };
         evaluation.at_boundary(&boundary)?;
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use ddpo_model::ImageCodec;
 use ddpo_reward::Prompt;
-use ddpo_sched::{Conditioned, Ddim, DenoiseInput, Sampler};
+use ddpo_sched::{Conditioned, Conditioning, DenoiseInput, Sampler};
 use ddpo_torch::PeakMemory;
 use ddpo_train::{AdamW, Conditioner, Optimizer};
 use tch::{Device, Kind, Tensor};
@@ -58,7 +58,7 @@ fn measure(plan: &Plan, model: &Model) -> Result<(Bytes, Seconds)> {
     let cond = model.prompts.embed(&prompt)?;
 
     let n = plan.sampler.batch.min(plan.method.samples_per_epoch());
-    let input = Input::new(n, model, &sampler, &cond);
+    let input = Input::new(n, model, &*sampler, &cond);
     let predict = model
         .policy
         .conditioned(&input.cond)
@@ -70,7 +70,7 @@ fn measure(plan: &Plan, model: &Model) -> Result<(Bytes, Seconds)> {
         decode(&model.images, &input.x_t.narrow(0, 0, slice as i64))
     })?;
 
-    let input = Input::new(plan.rl.micro_batch, model, &sampler, &cond);
+    let input = Input::new(plan.rl.micro_batch, model, &*sampler, &cond);
     let params = model.policy.params();
     // The first makes the gradients, which are counted by themselves.
     accumulate(model, &input)?;
@@ -89,7 +89,8 @@ fn measure(plan: &Plan, model: &Model) -> Result<(Bytes, Seconds)> {
     let samples = plan.method.samples_per_epoch() as u64;
     let latent: i64 = model.latent_shape.iter().product();
     let latents = (plan.sampler.n_steps as u64 + 1) * latent as u64 * 4;
-    let prompts = cond.numel() as u64 * cond.kind().elt_size_in_bytes() as u64;
+    let of_part = |(_, part): (_, &Tensor)| part.numel() * part.kind().elt_size_in_bytes();
+    let prompts = cond.parts().map(of_part).sum::<usize>() as u64;
     let trained = params.numel() as u64 * 4;
     let bytes = Bytes {
         unet: model.unet_bytes,
@@ -112,29 +113,23 @@ fn measure(plan: &Plan, model: &Model) -> Result<(Bytes, Seconds)> {
 struct Input {
     x_t: Tensor,
     t: Tensor,
-    cond: Tensor,
+    cond: Conditioning,
 }
 
 impl Input {
-    fn new(n: usize, model: &Model, sampler: &Ddim, cond: &Tensor) -> Self {
+    fn new(n: usize, model: &Model, sampler: &dyn Sampler, cond: &Conditioning) -> Self {
         let mut shape = vec![n as i64];
         shape.extend_from_slice(&model.latent_shape);
         let device = cond.device();
-        let timesteps: Vec<i64> = Sampler::steps(sampler)
-            .iter()
-            .cycle()
-            .take(n)
-            .map(|step| step.timestep as i64)
-            .collect();
+        let steps = (0..sampler.n_steps()).cycle().take(n);
+        let timesteps: Vec<f32> = steps.map(|step| sampler.timestep(step) as f32).collect();
         // A wave: what the numbers are does not matter, as long as they are no subnormals.
         let numel = shape.iter().product::<i64>();
         let wave = (Tensor::arange(numel, (Kind::Float, device)) * 12.9898).sin();
-        let mut all = cond.size();
-        all[0] = n as i64;
         Self {
             x_t: wave.view(shape.as_slice()),
             t: Tensor::from_slice(&timesteps).to_device(device),
-            cond: cond.expand(&all, false).contiguous(),
+            cond: cond.select(&Tensor::zeros([n as i64], (Kind::Int64, device))),
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use ddpo_rl::{Replayed, Rollout, replay_update};
-use ddpo_sched::{Ddim, Sampler};
+use ddpo_rl::{Replayed, Trajectories, replay_update};
+use ddpo_sched::Sampler;
 use ddpo_torch::weights;
 use ddpo_train::{AdamW, Policy};
 use tch::{Device, Kind, Tensor};
@@ -17,8 +17,8 @@ use crate::train::{adamw, ddpo_config};
 
 /// A trace with advantages, as far as an update needs it.
 struct Stored {
-    rollout: Rollout,
-    timesteps: Vec<i64>,
+    trajectories: Trajectories,
+    timesteps: Vec<f64>,
     uncond: Tensor,
     advantages: Vec<f32>,
 }
@@ -36,14 +36,15 @@ pub fn run(args: &ReplayArgs) -> Result<Exit> {
     let model = models::of_plan(&plan, Some(stored.uncond))?;
     let n_steps = stored.timesteps.len();
     let sampler = models::sampler(&model.schedule, n_steps, plan.sampler.eta)?;
-    same_timesteps(&sampler, &stored.timesteps, &args.rollout)?;
+    same_timesteps(&*sampler, &stored.timesteps, &args.rollout)?;
     let policy = model.policy.as_ref();
     let mut optimizer = AdamW::new(adamw(&plan), policy.params())?;
     let replayed = replay_update(
         policy,
+        None,
         &mut optimizer,
-        &sampler,
-        &stored.rollout,
+        &*sampler,
+        &stored.trajectories,
         &stored.advantages,
         &ddpo_config(&plan, ddpo),
     )?;
@@ -73,7 +74,7 @@ fn read(path: &Path, device: Device) -> Result<Stored> {
         Ok(tensor)
     };
     let doing = || format!("{shown} is no rollout");
-    let timesteps = Vec::<i64>::try_from(&take("timesteps", 1)?.to_kind(Kind::Int64))
+    let timesteps = Vec::<f64>::try_from(&take("timesteps", 1)?.to_kind(Kind::Double))
         .or_exit(Exit::Data, doing())?;
     let advantages = Vec::<f32>::try_from(&take("advantages", 1)?.to_kind(Kind::Float))
         .or_exit(Exit::Data, doing())?;
@@ -82,23 +83,24 @@ fn read(path: &Path, device: Device) -> Result<Stored> {
         .narrow(0, 0, 1)
         .to_device(device);
     let sample_ids = (0..cond.size()[0] as u64).collect();
-    let rollout = Rollout::new(sample_ids, take("latents", 5)?, take("log_probs", 2)?, cond)
-        .map_err(|error| Failure {
-            exit: Exit::Data,
-            ..Failure::from(error)
-        })?;
+    let trajectories =
+        Trajectories::new(sample_ids, take("latents", 5)?, take("log_probs", 2)?, cond).map_err(
+            |error| Failure {
+                exit: Exit::Data,
+                ..Failure::from(error)
+            },
+        )?;
     Ok(Stored {
-        rollout,
+        trajectories,
         timesteps,
         uncond,
         advantages,
     })
 }
 
-fn same_timesteps(sampler: &Ddim, stored: &[i64], path: &Path) -> Result<()> {
-    let ours: Vec<i64> = Sampler::steps(sampler)
-        .iter()
-        .map(|step| step.timestep as i64)
+fn same_timesteps(sampler: &dyn Sampler, stored: &[f64], path: &Path) -> Result<()> {
+    let ours: Vec<f64> = (0..sampler.n_steps())
+        .map(|step| sampler.timestep(step))
         .collect();
     match ours.iter().zip(stored).position(|(a, b)| a != b) {
         None => Ok(()),
@@ -136,7 +138,11 @@ fn write(folder: &Path, policy: &dyn Policy, replayed: &Replayed) -> Result<()> 
     weights::save(&folder.join("weights.safetensors"), tensors).or_exit(Exit::Other, doing())?;
     let deviation = replayed.ratio_deviation.iter().copied().fold(0.0, f64::max);
     let mut table = csv::Writer::from_writer(Vec::new());
-    let metrics = replayed.report.metrics.iter().copied();
+    let metrics = replayed
+        .report
+        .metrics
+        .iter()
+        .map(|(name, v)| (name.as_str(), *v));
     let metrics: Vec<(&str, f64)> = metrics
         .chain([("policy/ratio_deviation", deviation)])
         .collect();

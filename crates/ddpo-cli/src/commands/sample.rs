@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ddpo_reward::{Images, prompts::numbered};
 use ddpo_sched::{
-    Ddim, FixedNoise, KeyedNoise, LatentBatch, LogProb, Sampler, Seeds, StepRecord, Stream, sample,
+    FixedNoise, KeyedNoise, LatentBatch, LogProb, Sampler, Seeds, StepRecord, Stream, sample,
 };
 use ddpo_torch::weights;
 use ddpo_train::Conditioner;
@@ -73,12 +73,12 @@ pub fn run(args: &SampleArgs) -> Result<Exit> {
     let mut trace = Trace::default();
     let latents = sample(
         model.policy.as_ref(),
-        &sampler,
+        &*sampler,
         &batch,
         &noise,
         &mut |record| {
             if args.trace.is_some() {
-                trace.keep(&record);
+                trace.take(&record);
             }
             Ok(())
         },
@@ -93,7 +93,7 @@ pub fn run(args: &SampleArgs) -> Result<Exit> {
         .or_exit(Exit::Data, "cannot decode the latents")?;
     write_images(&args.out, &images, &args.prompt)?;
     if let Some(path) = &args.trace {
-        trace.write(path, &sampler, &cond, &uncond, &images)?;
+        trace.write(path, &*sampler, &cond.tokens, &uncond, &images)?;
     }
     println!("{} images in {}", images.len(), args.out.display());
     Ok(Exit::Done)
@@ -152,7 +152,7 @@ fn read_tensor(path: &Path, name: &str, shape: &[i64]) -> Result<Tensor> {
     Ok(tensor)
 }
 
-/// `0000.png`, `0001.png`, … and the prompts, a line each.
+/// `0000.png`, `0001.png`, … and the prompts, one per line.
 fn write_images(folder: &Path, images: &Images, prompts: &[String]) -> Result<()> {
     let doing = || {
         format!(
@@ -181,7 +181,7 @@ struct Trace {
 }
 
 impl Trace {
-    fn keep(&mut self, record: &StepRecord<'_>) {
+    fn take(&mut self, record: &StepRecord<'_>) {
         let host = |tensor: &Tensor| tensor.to_device(tch::Device::Cpu).copy();
         if record.step == 0 {
             self.latents.push(host(record.x_t));
@@ -194,18 +194,22 @@ impl Trace {
     fn write(
         &self,
         path: &Path,
-        sampler: &Ddim,
+        sampler: &dyn Sampler,
         cond: &Tensor,
         uncond: &Tensor,
         images: &Images,
     ) -> Result<()> {
-        let timesteps: Vec<i64> = Sampler::steps(sampler)
-            .iter()
-            .map(|step| step.timestep as i64)
-            .collect();
+        let times = (0..sampler.n_steps()).map(|step| sampler.timestep(step));
+        let times = Tensor::from_slice(&times.collect::<Vec<f64>>());
+        // Whole numbers unless the sampler goes between training timesteps.
+        let whole = times.round().equal(&times);
+        let timesteps = match whole {
+            true => times.to_kind(Kind::Int64),
+            false => times,
+        };
         let shape = [images.len(), images.height(), images.width(), 3].map(|n| n as i64);
         let mut tensors = vec![
-            ("timesteps", Tensor::from_slice(&timesteps)),
+            ("timesteps", timesteps),
             ("latents", Tensor::stack(&self.latents, 0)),
             ("noise", Tensor::stack(&self.noise, 0)),
             ("prompt_embeds", cond.shallow_clone()),

@@ -1,7 +1,7 @@
 //! `[eval]`: what the policy is measured on, and by what beside its reward.
 
 use ddpo_encoder::Rescaling;
-use ddpo_eval::hacking_onset::Rule;
+use ddpo_eval::hacking_onset::OnsetRule;
 use ddpo_pocket::content::Questions;
 use ddpo_pocket::judge::Role;
 use ddpo_pocket::scene::SCENE_SIDE;
@@ -63,8 +63,8 @@ pub struct StopRule {
 
 impl StopRule {
     /// Over the evaluations of one set.
-    pub fn on<'a>(&self, set: &'a Prompts) -> Rule<'a> {
-        Rule {
+    pub fn on<'a>(&self, set: &'a Prompts) -> OnsetRule<'a> {
+        OnsetRule {
             set: set.name(),
             judge: self.judge.name(),
             standard_errors: self.standard_errors,

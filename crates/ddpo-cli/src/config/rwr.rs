@@ -85,7 +85,7 @@ pub(super) fn read(r: &mut Reader, weighting: fn(&mut Reader) -> Weighting) -> R
         ),
         moments: r.choice(
             "rwr.moments",
-            &[("fresh", Moments::Fresh), ("kept", Moments::Kept)],
+            &[("fresh", Moments::Fresh), ("kept", Moments::Carried)],
         ),
         order: r.choice(
             "rwr.order",

@@ -10,7 +10,7 @@ use std::path::Path;
 use ddpo_model::{
     Files, ImageCodec, Lora, LoraConfig, Named, PromptEncoder, StableDiffusion, Unet, UnetPolicy,
 };
-use ddpo_sched::{Conditioned, DenoiseInput, Denoiser, Guided, ScheduleConfig};
+use ddpo_sched::{Conditioned, Conditioning, DenoiseInput, Denoiser, Guided, ScheduleConfig};
 use ddpo_train::{LossScale, ParamSet, Persist, Policy, StateReader, StateWriter};
 use tch::{Device, Kind, Tensor};
 
@@ -233,7 +233,7 @@ impl Denoiser for GuidedSampling {
         self.0.predict(input)
     }
 
-    fn conditioned<'a>(&'a self, cond: &Tensor) -> ddpo_sched::Result<Conditioned<'a>> {
+    fn conditioned<'a>(&'a self, cond: &Conditioning) -> ddpo_sched::Result<Conditioned<'a>> {
         self.0.conditioned(cond)
     }
 }

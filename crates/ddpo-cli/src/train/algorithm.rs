@@ -1,60 +1,39 @@
 //! The algorithm that a plan names, with the plan's numbers.
 
-use ddpo_guidance::UniversalGuidance;
+use ddpo_guidance::{UniversalGuidance, UniversalGuide};
 use ddpo_rl::{Baseline, Ddpo, DdpoConfig, Estimator};
 use ddpo_rwr::{Rwr, RwrConfig};
 use ddpo_sched::{NoiseSchedule, Sampler, ScheduleConfig};
-use ddpo_train::{AdamWConfig, Context, Outcome, train};
+use ddpo_train::AdamWConfig;
 
-use super::guidance;
 use crate::config::{Algorithm, DdpoPlan, Method, Plan, RwrPlan};
-use crate::failure::{Exit, OrExit, Result};
+use crate::failure::{Exit, Failure, OrExit, Result};
 
-/// An algorithm ready to train.
-pub enum Trainer {
-    /// Both estimators of DDPO.
-    Ddpo(Box<Ddpo>),
-    /// RWR and sparse RWR.
-    Rwr(Box<Rwr>),
-    /// Universal guidance.
-    Guidance(Box<UniversalGuidance>),
-}
-
-impl Trainer {
-    /// What `plan` names, for one process; every number is checked here.
-    pub fn new(plan: &Plan, sampler: &dyn Sampler, schedule: &ScheduleConfig) -> Result<Self> {
-        Ok(match &plan.method {
-            Method::Ddpo(ddpo) => {
-                let mut ddpo = Ddpo::new(ddpo_config(plan, ddpo), sampler, 1)?;
-                if let Some(weights) = plan.reward.normalised_parts() {
-                    ddpo = ddpo.normalise_parts(&weights);
-                }
-                Self::Ddpo(Box::new(ddpo))
+/// What `plan` names, for one process; every number is checked here. `guide` is there where the plan wants one.
+pub fn of_plan(
+    plan: &Plan,
+    sampler: &dyn Sampler,
+    schedule: &ScheduleConfig,
+    guide: Option<&UniversalGuide>,
+) -> Result<Box<dyn ddpo_train::Algorithm>> {
+    Ok(match &plan.method {
+        Method::Ddpo(ddpo) => {
+            let mut ddpo = Ddpo::new(ddpo_config(plan, ddpo), sampler, 1)?;
+            if let Some(weights) = plan.reward.normalised_parts() {
+                ddpo = ddpo.normalise_parts(&weights);
             }
-            Method::Rwr(rwr) => {
-                let schedule = NoiseSchedule::new(schedule)
-                    .or_exit(Exit::Data, "the model's noise schedule cannot be used")?;
-                let rwr = Rwr::new(rwr_config(plan, rwr), schedule, 1)?;
-                Self::Rwr(Box::new(rwr))
-            }
-            Method::Guidance(numbers) => {
-                Self::Guidance(Box::new(guidance::of_plan(plan, numbers)?))
-            }
-        })
-    }
-
-    /// The whole loop.
-    pub fn train(
-        &mut self,
-        ctx: &mut Context<'_>,
-        length: &ddpo_train::Plan,
-    ) -> ddpo_train::Result<Outcome> {
-        match self {
-            Self::Ddpo(ddpo) => train(ddpo.as_mut(), ctx, length),
-            Self::Rwr(rwr) => train(rwr.as_mut(), ctx, length),
-            Self::Guidance(guidance) => train(guidance.as_mut(), ctx, length),
+            Box::new(ddpo)
         }
-    }
+        Method::Rwr(rwr) => {
+            let schedule = NoiseSchedule::new(schedule)
+                .or_exit(Exit::Data, "the model's noise schedule cannot be used")?;
+            Box::new(Rwr::new(rwr_config(plan, rwr), schedule, 1)?)
+        }
+        Method::Guidance(numbers) => {
+            let guide = guide.ok_or_else(|| Failure::config("universal guidance has no guide"))?;
+            Box::new(UniversalGuidance::new(guide, numbers.samples, 1)?)
+        }
+    })
 }
 
 /// DDPO's numbers of a plan.
@@ -69,6 +48,8 @@ pub fn ddpo_config(plan: &Plan, ddpo: &DdpoPlan) -> DdpoConfig {
         },
         samples_per_epoch: ddpo.samples_per_epoch,
         updates_per_epoch: ddpo.updates_per_epoch,
+        samples_per_prompt: 1,
+        shared_noise: false,
         sample_batch: plan.sampler.batch,
         micro_batch: rl.micro_batch,
         baseline: Baseline::PerPrompt {

@@ -1,8 +1,6 @@
 //! Universal guidance of a plan: a second copy of the model, which is differentiated, and a reward with a gradient.
 
-use ddpo_guidance::{
-    DifferentiableReward, ImageColourfulness, UniversalConfig, UniversalGuidance, UniversalGuide,
-};
+use ddpo_guidance::{DifferentiableReward, ImageColourfulness, UniversalGuide};
 use ddpo_pocket::content::JudgeReward;
 use ddpo_sched::{Guided, NoiseSchedule};
 use tch::{Kind, Tensor};
@@ -12,11 +10,11 @@ use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::models;
 use crate::rewards::networks;
 
-/// The algorithm, with its own copy of the model in f32 and its own strength of classifier-free guidance.
+/// How images are drawn, with a copy of the model of its own in f32 and its own strength of classifier-free guidance.
 ///
 /// The run's policy cannot serve: it is guided as its sampler says, may be in half precision, and computes what is
 /// constant in a walk ahead, which has no gradient.
-pub fn of_plan(plan: &Plan, guidance: &GuidancePlan) -> Result<UniversalGuidance> {
+pub fn of_plan(plan: &Plan, guidance: &GuidancePlan) -> Result<UniversalGuide> {
     let from = &plan.model;
     let whole = models::open(&from.source, from.device, Kind::Float)?;
     let doing = "universal guidance cannot be made";
@@ -26,7 +24,7 @@ pub fn of_plan(plan: &Plan, guidance: &GuidancePlan) -> Result<UniversalGuidance
         .or_exit(Exit::Data, doing)?;
     let net = models::frozen(whole.unet, None)?;
     let images = whole.images;
-    let guide = UniversalGuide {
+    Ok(UniversalGuide {
         net: Box::new(Guided::new(net, uncond, guidance.guidance_scale)),
         schedule: NoiseSchedule::new(&whole.schedule).or_exit(Exit::Data, doing)?,
         sampler: models::sampler(&whole.schedule, guidance.steps, guidance.eta)?,
@@ -35,11 +33,7 @@ pub fn of_plan(plan: &Plan, guidance: &GuidancePlan) -> Result<UniversalGuidance
         weight: guidance.weight,
         repeats: guidance.repeats,
         batch: guidance.batch,
-    };
-    let config = UniversalConfig {
-        samples: guidance.samples,
-    };
-    UniversalGuidance::new(guide, config, 1).map_err(Failure::from)
+    })
 }
 
 /// The run's reward as a function with a gradient.

@@ -13,7 +13,8 @@ use std::time::Instant;
 
 use ddpo_sched::{Denoiser, Seeds};
 use ddpo_train::{
-    AdamW, Checkpoint, Checkpoints, Context, Observer, Outcome, RewardWorker, Solo, StopFlag,
+    AdamW, Checkpoint, Checkpoints, ImageModel, Outcome, RewardWorker, StopFlag, TrainContext,
+    TrainPlan,
 };
 
 use crate::config::{Method, Plan};
@@ -26,7 +27,6 @@ use crate::screen::Screen;
 pub use algorithm::{adamw, ddpo_config};
 pub use watch::read_sheet;
 
-use algorithm::Trainer;
 use folder::RunFolder;
 use manifest::Manifest;
 use watch::{Console, ProgressImages, Tables, TensorBoard};
@@ -63,7 +63,11 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
     plan.use_threads();
     let mut model = models::of_plan(plan, None)?;
     let sampler = models::sampler(&model.schedule, plan.sampler.n_steps, plan.sampler.eta)?;
-    let mut trainer = Trainer::new(plan, &sampler, &model.schedule)?;
+    let guide = match &plan.method {
+        Method::Guidance(numbers) => Some(guidance::of_plan(plan, numbers)?),
+        _ => None,
+    };
+    let mut algorithm = algorithm::of_plan(plan, &*sampler, &model.schedule, guide.as_ref())?;
     let reference = reference(plan)?;
     let mut optimizer = AdamW::new(adamw(plan), model.policy.params())?;
     let copies = rewards::copies(&plan.reward, plan.sampler.batch)?;
@@ -105,31 +109,30 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
         batch,
         progress,
     );
-    let observers: Vec<&mut dyn Observer> = vec![
-        &mut tables,
-        &mut events,
-        &mut evaluation,
-        &mut images,
-        &mut console,
-    ];
-    let mut context = Context {
-        policy: model.policy.as_mut(),
-        optimizer: &mut optimizer,
-        sampler: &sampler,
-        rewards: &rewards,
-        prompts: plan.prompts.prompts(),
-        conditioner: &model.prompts,
-        decoder: &model.images,
-        encoder: &model.images,
-        reference: reference.as_deref(),
-        collective: &Solo,
-        seeds,
-        latent_shape: model.latent_shape.clone(),
-        device: plan.model.device,
-        stop: job.stop.clone(),
-        observers,
-    };
-    let length = ddpo_train::Plan {
+    let prompts = plan.prompts.prompts();
+    let images_of = ImageModel::new(&model.prompts, &model.images, &model.latent_shape)
+        .with_encoder(&model.images);
+    let mut context = TrainContext::new(
+        model.policy.as_mut(),
+        &mut optimizer,
+        &*sampler,
+        &rewards,
+        prompts,
+        images_of,
+    )
+    .with_seed(plan.run.seed)
+    .with_device(plan.model.device)
+    .with_reference(reference.as_deref())
+    .with_stop(job.stop.clone())
+    .with_observer(&mut tables)
+    .with_observer(&mut events)
+    .with_observer(&mut evaluation)
+    .with_observer(&mut images)
+    .with_observer(&mut console);
+    if let Some(guide) = &guide {
+        context = context.with_strategy(guide);
+    }
+    let length = TrainPlan {
         epochs: plan.run.epochs,
         checkpoint_every: plan.run.checkpoint_every,
         max_time: plan.run.max_time,
@@ -137,7 +140,7 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
         resume,
     };
     let begin = Instant::now();
-    let outcome = trainer.train(&mut context, &length).map_err(|error| {
+    let outcome = ddpo_train::train(&mut *algorithm, &mut context, &length).map_err(|error| {
         let mut failed = Failure::from(error);
         if failed.exit == Exit::Reward {
             failed.error = failed.error.context(kept(job.resume));
@@ -155,7 +158,7 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
     outcome
 }
 
-/// The policy before training, where the plan compares with it: the same weights once more.
+/// The reference policy, where the plan compares with it: the same weights once more.
 fn reference(plan: &Plan) -> Result<Option<Box<dyn Denoiser>>> {
     let Method::Ddpo(ddpo) = &plan.method else {
         return Ok(None);

@@ -8,7 +8,7 @@ use crate::scene::{Composer, SCENE_BYTES, SCENE_SIDE, Scene};
 pub struct Scenes {
     /// `[n, 3, 64, 64]`, f32, in [-1, 1].
     pub images: Tensor,
-    /// One a scene.
+    /// One per scene.
     pub captions: Vec<String>,
     /// What was drawn.
     pub scenes: Vec<Scene>,

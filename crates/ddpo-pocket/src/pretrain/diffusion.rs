@@ -57,35 +57,15 @@ pub struct DiffusionTraining<'a> {
     tokenizer: &'a ClipTokenizer,
     unet: Unet,
     text: ClipTextModel,
-    weights: Weights,
+    schedule: NoiseSchedule,
+    loss_weights: Tensor,
     trainee: Trainee,
 }
 
-/// Coefficients of a noising step and of the loss, a value a timestep.
-struct Weights {
-    sqrt_abar: Tensor,
-    sqrt_one_minus_abar: Tensor,
-    loss: Tensor,
-}
-
-impl Weights {
-    fn new(schedule: &NoiseSchedule, min_snr: f64) -> Self {
-        let of = |f: &dyn Fn(f64) -> f64| {
-            Tensor::from_slice(
-                &schedule
-                    .abar()
-                    .iter()
-                    .map(|&a| f(a) as f32)
-                    .collect::<Vec<_>>(),
-            )
-        };
-        Self {
-            sqrt_abar: of(&f64::sqrt),
-            sqrt_one_minus_abar: of(&|a| (1.0 - a).sqrt()),
-            // For predicted noise, min(snr, γ) / snr.
-            loss: of(&|a| (min_snr * (1.0 - a) / a).min(1.0)),
-        }
-    }
+/// Weight of the loss at each timestep, f32 `[timesteps]`: for predicted noise, min(snr, γ) / snr.
+fn loss_weights(schedule: &NoiseSchedule, min_snr: f64) -> Tensor {
+    let weight = |abar: &f64| (min_snr * (1.0 - abar) / abar).min(1.0) as f32;
+    Tensor::from_slice(&schedule.abar().iter().map(weight).collect::<Vec<_>>())
 }
 
 impl<'a> DiffusionTraining<'a> {
@@ -108,7 +88,7 @@ impl<'a> DiffusionTraining<'a> {
         if let Some(path) = resume {
             trainee.load(path)?;
         }
-        let weights = Weights::new(schedule, plan.min_snr);
+        let loss_weights = loss_weights(schedule, plan.min_snr);
         Ok(Self {
             plan,
             composer,
@@ -116,7 +96,8 @@ impl<'a> DiffusionTraining<'a> {
             tokenizer,
             unet,
             text,
-            weights,
+            schedule: schedule.clone(),
+            loss_weights,
             trainee,
         })
     }
@@ -171,11 +152,12 @@ impl<'a> DiffusionTraining<'a> {
             }
         }
         // One timestep in each of `batch` equal intervals.
-        let mut timesteps: Vec<i64> = (0..batch)
-            .map(|i| ((i as f64 + draws.unit()) / batch as f64 * 1000.0) as i64)
+        let mut timesteps: Vec<usize> = (0..batch)
+            .map(|i| ((i as f64 + draws.unit()) / batch as f64 * 1000.0) as usize)
             .collect();
         draws.shuffle(&mut timesteps);
-        let t = Tensor::from_slice(&timesteps);
+        let t: Vec<i64> = timesteps.iter().map(|&t| t as i64).collect();
+        let t = Tensor::from_slice(&t);
         let latents = self.codec.encode(&data.images);
         let ids: Vec<u64> = (first..first + batch).collect();
         let noise = KeyedNoise::of_stream(seeds, Stream::Diffusion, 1).normal(
@@ -183,16 +165,14 @@ impl<'a> DiffusionTraining<'a> {
             Draw::Initial,
             &latents.size()[1..],
         )?;
-        let at = |table: &Tensor| table.index_select(0, &t).view([-1, 1, 1, 1]);
-        let x_t =
-            at(&self.weights.sqrt_abar) * latents + at(&self.weights.sqrt_one_minus_abar) * &noise;
+        let x_t = self.schedule.q_sample(&latents, &noise, &timesteps)?;
         let captions: Vec<&str> = data.captions.iter().map(String::as_str).collect();
         let cond = self.text.forward(&self.tokenizer.encode(&captions)?);
         let eps = self.unet.forward(&x_t, &t, &cond);
         let each = (eps - noise)
             .square()
             .mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float);
-        Ok((each * self.weights.loss.index_select(0, &t)).mean(Kind::Float))
+        Ok((each * self.loss_weights.index_select(0, &t)).mean(Kind::Float))
     }
 
     /// Starts from the weights of a model (names as in [`Self::average`]'s parts), not from random ones.

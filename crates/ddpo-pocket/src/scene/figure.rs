@@ -81,7 +81,7 @@ impl Figure {
         let [columns, rows] = self.center.map(|at| covered(at, reach));
         for y in rows {
             for x in columns.clone() {
-                // Four samples a pixel: a pixel covers one to two texels of the level.
+                // Four samples per pixel: a pixel covers one to two texels of the level.
                 let mut sum = [0.0f32; 4];
                 for [dx, dy] in [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]] {
                     let (px, py) = (x as f32 + dx, y as f32 + dy);

@@ -6,11 +6,11 @@ mod unscored;
 
 use ddpo_reward::{Images, Prompt, Reward};
 use ddpo_rl::{Baseline, Ddpo, DdpoConfig, Estimator};
-use ddpo_sched::{DenoiseInput, Denoiser, Guided};
-use ddpo_train::dev::{Recorder, TinyPolicy, World};
+use ddpo_sched::{DenoiseInput, Denoiser, Guided, Sampler};
+use ddpo_testkit::{Recorder, TinyPolicy, World};
 use ddpo_train::{
-    Error, Outcome, ParamSet, Persist, Plan, Policy, Result, Retry, RewardWorker, StateReader,
-    StateWriter, Threads, train,
+    Error, Outcome, ParamSet, Persist, Policy, Result, Retry, RewardWorker, StateReader,
+    StateWriter, Threads, TrainPlan, train,
 };
 use tch::{Kind, Tensor};
 
@@ -36,17 +36,21 @@ fn score_function() -> DdpoConfig {
 }
 
 /// Trains in `world` and tells what was seen.
-fn run(world: &mut World, config: DdpoConfig, plan: &Plan) -> Result<(Outcome, Recorder, Ddpo)> {
+fn run(
+    world: &mut World,
+    config: DdpoConfig,
+    plan: &TrainPlan,
+) -> Result<(Outcome, Recorder, Ddpo)> {
     let (mut seen, n_ranks) = (Recorder::default(), world.collective.world());
     let mut algorithm = Ddpo::new(config, &world.sampler, n_ranks)?;
     let outcome = train(&mut algorithm, &mut world.context(vec![&mut seen]), plan)?;
     Ok((outcome, seen, algorithm))
 }
 
-fn epochs(epochs: u64) -> Plan {
-    Plan {
+fn epochs(epochs: u64) -> TrainPlan {
+    TrainPlan {
         epochs,
-        ..Plan::default()
+        ..TrainPlan::default()
     }
 }
 
@@ -201,7 +205,7 @@ fn a_policy_that_trains_another_distribution_is_stopped_before_its_first_update(
         panic!("{error}");
     };
     assert!(deviation > 1e-5);
-    assert_eq!(timestep, world.sampler.steps()[step].timestep);
+    assert_eq!(timestep, Sampler::timestep(&world.sampler, step));
     assert_eq!(apart(&before, &weights(&world)), 0.0);
     // Training that is not meant to replay what was sampled only reports it.
     let reports_only = DdpoConfig {
@@ -213,7 +217,7 @@ fn a_policy_that_trains_another_distribution_is_stopped_before_its_first_update(
 }
 
 #[test]
-fn updates_that_are_not_finite_are_left_out_and_end_the_run_when_there_are_too_many() {
+fn updates_that_are_not_finite_are_skipped_and_end_the_run_when_there_are_too_many() {
     let mut world = two_faced(f64::NAN);
     let before = weights(&world);
     let (mut seen, config) = (Recorder::default(), importance_sampling());
@@ -231,7 +235,7 @@ fn updates_that_are_not_finite_are_left_out_and_end_the_run_when_there_are_too_m
 }
 
 #[test]
-fn updates_whose_gradients_overflow_are_left_out_and_do_not_end_the_run() {
+fn updates_whose_gradients_overflow_are_skipped_and_do_not_end_the_run() {
     let mut world = World::new().unwrap();
     world.policy = Box::new(TinyPolicy::new(1).unwrap().with_overflows(6));
     let before = weights(&world);
@@ -298,7 +302,7 @@ fn batch_sizes_change_neither_samples_nor_gradients() {
         let case = format!("batches {sample_batch} and {micro_batch}");
         let (other_images, other_first, other_after) = run_with(sample_batch, micro_batch);
         assert_eq!(images, other_images, "{case}");
-        let norm = |report: &ddpo_train::Report| report.get("policy/grad_norm").unwrap();
+        let norm = |report: &ddpo_train::Metrics| report.get("policy/grad_norm").unwrap();
         let difference = (norm(&first) / norm(&other_first) - 1.0).abs();
         assert!(
             difference < 1e-6,

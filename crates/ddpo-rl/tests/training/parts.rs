@@ -2,8 +2,8 @@
 
 use ddpo_reward::{Composite, Images, Part, Prompt, Reward, check_batch};
 use ddpo_rl::{Baseline, Ddpo, DdpoConfig};
-use ddpo_train::dev::{AskedColour, Recorder, World};
-use ddpo_train::{Event, Observer, Result, Retry, RewardWorker, SampleRow, train};
+use ddpo_testkit::{AskedColour, Recorder, World};
+use ddpo_train::{Event, Observer, Result, Retry, RewardWorker, ScoredSample, train};
 
 use super::{epochs, importance_sampling};
 
@@ -23,7 +23,7 @@ impl Reward for FirstByte {
 }
 
 #[derive(Default)]
-struct Rows(Vec<SampleRow>);
+struct Rows(Vec<ScoredSample>);
 
 impl Observer for Rows {
     fn on(&mut self, event: &Event<'_>) -> Result<()> {
@@ -34,7 +34,7 @@ impl Observer for Rows {
     }
 }
 
-fn rows(unit: f32, weights: [f64; 2], normalise: bool) -> Vec<SampleRow> {
+fn rows(unit: f32, weights: [f64; 2], normalise: bool) -> Vec<ScoredSample> {
     let mut world = World::new().unwrap();
     let reward: [Box<dyn Reward>; 2] = [Box::new(AskedColour), Box::new(FirstByte(unit))];
     let parts = reward.into_iter().zip(weights);

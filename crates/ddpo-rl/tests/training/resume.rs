@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use ddpo_rl::Ddpo;
-use ddpo_train::dev::{Recorder, World};
+use ddpo_testkit::{Recorder, World};
 use ddpo_train::{
-    Algorithm, Checkpoints, Outcome, Plan, StateReader, StateWriter, StopFlag, train,
+    Checkpoints, Outcome, StateReader, StateWriter, StopFlag, TrainPlan, run_epoch, train,
 };
 use tch::Tensor;
 
@@ -21,7 +21,7 @@ struct Finished {
 fn run_in(folder: &Path, n: u64, stop_after: Option<usize>) -> (Outcome, Finished) {
     let mut world = World::new().unwrap();
     let checkpoints = Checkpoints::open(folder, 3).unwrap();
-    let plan = Plan {
+    let plan = TrainPlan {
         resume: checkpoints.latest().unwrap(),
         checkpoints: Some(checkpoints),
         ..epochs(n)
@@ -111,7 +111,7 @@ fn a_run_stopped_while_sampling_begins_the_epoch_anew() {
     let mut world = World::new().unwrap();
     world.stop = StopFlag::new();
     world.stop.request();
-    let plan = Plan {
+    let plan = TrainPlan {
         checkpoints: Some(Checkpoints::open(folders[1].path(), 3).unwrap()),
         ..epochs(2)
     };
@@ -142,8 +142,7 @@ fn a_weights_only_restart_is_another_run() {
     let mut algorithm = Ddpo::new(importance_sampling(), &world.sampler, 1).unwrap();
     let mut ctx = world.context(vec![&mut seen]);
     for epoch in 2..4 {
-        let batch = algorithm.collect(&mut ctx, epoch).unwrap();
-        algorithm.update(&mut ctx, batch).unwrap();
+        run_epoch(&mut algorithm, &mut ctx, epoch).unwrap();
     }
     drop(ctx);
     assert!(apart(&whole.weights, &weights(&world)) > 1e-4);

@@ -5,8 +5,8 @@ mod unscored;
 
 use ddpo_rwr::{Latents, Moments, Order, Rewards, Rwr, RwrConfig, Scope, Weighting};
 use ddpo_sched::{NoiseSchedule, ScheduleConfig};
-use ddpo_train::dev::{Recorder, TinyPolicy, World};
-use ddpo_train::{Error, Outcome, Plan, Result, Threads, train};
+use ddpo_testkit::{Recorder, TinyPolicy, World};
+use ddpo_train::{Error, Outcome, Result, Threads, TrainPlan, train};
 use tch::Tensor;
 
 fn softmax() -> RwrConfig {
@@ -37,17 +37,17 @@ fn schedule() -> NoiseSchedule {
 }
 
 /// Trains in `world` and tells what was seen.
-fn run(world: &mut World, config: RwrConfig, plan: &Plan) -> Result<(Outcome, Recorder)> {
+fn run(world: &mut World, config: RwrConfig, plan: &TrainPlan) -> Result<(Outcome, Recorder)> {
     let (mut seen, n_ranks) = (Recorder::default(), world.collective.world());
     let mut algorithm = Rwr::new(config, schedule(), n_ranks)?;
     let outcome = train(&mut algorithm, &mut world.context(vec![&mut seen]), plan)?;
     Ok((outcome, seen))
 }
 
-fn rounds(epochs: u64) -> Plan {
-    Plan {
+fn rounds(epochs: u64) -> TrainPlan {
+    TrainPlan {
         epochs,
-        ..Plan::default()
+        ..TrainPlan::default()
     }
 }
 
@@ -104,7 +104,7 @@ fn sparse_rwr_learns() {
 fn every_other_choice_learns_too() {
     learns(RwrConfig {
         latents: Latents::Sampled,
-        moments: Moments::Kept,
+        moments: Moments::Carried,
         order: Order::Shuffled,
         scope: Scope::Pool,
         ..softmax()
@@ -137,7 +137,7 @@ fn the_advantage_of_a_row_is_its_weight_and_metrics_count_them() {
 }
 
 #[test]
-fn updates_whose_gradients_overflow_are_left_out_and_do_not_end_the_run() {
+fn updates_whose_gradients_overflow_are_skipped_and_do_not_end_the_run() {
     let mut world = World::new().unwrap();
     world.policy = Box::new(TinyPolicy::new(1).unwrap().with_overflows(6));
     let before = weights(&world);

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use ddpo_rwr::{Moments, Rwr, RwrConfig};
-use ddpo_train::dev::{Recorder, World};
-use ddpo_train::{Algorithm, Checkpoints, Outcome, Plan, StateReader, StateWriter, train};
+use ddpo_testkit::{Recorder, World};
+use ddpo_train::{Checkpoints, Outcome, StateReader, StateWriter, TrainPlan, run_epoch, train};
 use tch::Tensor;
 
 use super::{apart, rounds, run, schedule, softmax, sparse, weights};
@@ -18,7 +18,7 @@ struct Finished {
 /// Moments that outlive a round, so that a restart which forgot them would show.
 fn kept(config: RwrConfig) -> RwrConfig {
     RwrConfig {
-        moments: Moments::Kept,
+        moments: Moments::Carried,
         ..config
     }
 }
@@ -32,7 +32,7 @@ fn run_in(
 ) -> (Outcome, Finished) {
     let mut world = World::new().unwrap();
     let checkpoints = Checkpoints::open(folder, 3).unwrap();
-    let plan = Plan {
+    let plan = TrainPlan {
         resume: checkpoints.latest().unwrap(),
         checkpoints: Some(checkpoints),
         ..rounds(n)
@@ -138,8 +138,7 @@ fn a_weights_only_restart_is_another_run() {
     let mut algorithm = Rwr::new(config, schedule(), 1).unwrap();
     let mut ctx = world.context(vec![&mut seen]);
     for round in 2..4 {
-        let batch = algorithm.collect(&mut ctx, round).unwrap();
-        algorithm.update(&mut ctx, batch).unwrap();
+        run_epoch(&mut algorithm, &mut ctx, round).unwrap();
     }
     drop(ctx);
     assert!(apart(&whole.weights, &weights(&world)) > 1e-4);

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use ddpo_rwr::{Latents, Rwr, RwrConfig};
-use ddpo_train::dev::{Recorder, Service, World};
+use ddpo_testkit::{Recorder, Service, World};
 use ddpo_train::{
-    Checkpoints, Collective, Error, Outcome, Plan, Result, Retry, RewardWorker, Solo, Threads,
+    Checkpoints, Collective, Error, Outcome, Result, Retry, RewardWorker, Solo, Threads, TrainPlan,
     train,
 };
 use tch::Tensor;
@@ -33,7 +33,7 @@ fn run_in(folder: &Path, config: RwrConfig, answers: usize, ranks: Box<dyn Colle
     };
     world.rewards = RewardWorker::new(vec![Box::new(service)], Retry::never()).unwrap();
     let checkpoints = Checkpoints::open(folder, 3).unwrap();
-    let plan = Plan {
+    let plan = TrainPlan {
         resume: checkpoints.latest().unwrap(),
         checkpoints: Some(checkpoints),
         ..rounds(3)

@@ -46,7 +46,7 @@ pub(super) struct Claim {
     /// Element of the storage at which the tensor starts.
     pub offset: i64,
     pub shape: Vec<i64>,
-    /// Elements from one index to the next, an entry a dimension.
+    /// Elements from one index to the next, an entry per dimension.
     pub strides: Vec<i64>,
 }
 

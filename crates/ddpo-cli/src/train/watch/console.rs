@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ddpo_train::{Event, Observer, Phase, Report, Result};
+use ddpo_train::{Event, Metrics, Observer, Phase, Result};
 use indicatif::{HumanDuration, ProgressBar};
 
 use crate::screen::Screen;
@@ -68,7 +68,7 @@ impl Console {
         }
     }
 
-    fn epoch_done(&mut self, epoch: u64, report: &Report) {
+    fn epoch_done(&mut self, epoch: u64, report: &Metrics) {
         self.epochs_here += 1;
         self.screen.epochs_done(1);
         let seconds = self.epoch_begin.elapsed().as_secs_f64();
@@ -102,9 +102,9 @@ impl Observer for Console {
             Event::RatioChecked { deviation, bound, step, timestep, .. } => self.line(&format!(
                 "before the first update |ratio - 1| is at most {deviation:.2e} (step {step}, timestep {timestep}; allowed {bound:.0e})"
             )),
-            Event::UpdateSkipped { epoch, update, reason, in_a_row } => self.line(&format!(
-                "epoch {} update {update} left out: {reason} ({in_a_row} in a row)",
-                epoch + 1
+            Event::UpdateSkipped { at, reason, in_a_row } => self.line(&format!(
+                "epoch {} update {} skipped: {reason} ({in_a_row} in a row)",
+                at.epoch + 1, at.update
             )),
             Event::EpochDone { epoch, report, .. } => self.epoch_done(epoch, report),
             Event::Resumed { epochs_done, .. } => {

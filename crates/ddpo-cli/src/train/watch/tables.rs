@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use ddpo_eval::runs::{METRIC_COLUMNS, SAMPLE_COLUMNS};
-use ddpo_train::{Error, Event, Observer, Report, SampleRow};
+use ddpo_train::{Error, Event, Metrics, Observer, ScoredSample};
 
 use crate::output::{append, cut};
 
@@ -71,7 +71,7 @@ impl Observer for Tables {
     }
 }
 
-fn sample_cells(epoch: u64, row: &SampleRow, width: usize) -> Vec<String> {
+fn sample_cells(epoch: u64, row: &ScoredSample, width: usize) -> Vec<String> {
     let mut cells = vec![
         epoch.to_string(),
         row.sample_id.to_string(),
@@ -87,13 +87,13 @@ fn sample_cells(epoch: u64, row: &SampleRow, width: usize) -> Vec<String> {
 }
 
 /// The fixed columns first, then the algorithm's in its order, times last.
-fn metric_cells(epoch: u64, queries: u64, report: &Report) -> (Vec<&str>, Vec<String>) {
+fn metric_cells(epoch: u64, queries: u64, report: &Metrics) -> (Vec<&str>, Vec<String>) {
     let mut columns = METRIC_COLUMNS.to_vec();
     let value = |name: &str| report.get(name).map_or_else(String::new, |v| v.to_string());
     let mut cells = vec![epoch.to_string(), queries.to_string()];
     cells.extend(METRIC_COLUMNS[2..].iter().map(|name| value(name)));
     let is_time = |name: &&str| name.starts_with("time/");
-    let names = || report.metrics.iter().map(|(name, _)| *name);
+    let names = || report.metrics.iter().map(|(name, _)| name.as_str());
     let others = names()
         .filter(|name| !is_time(name))
         .chain(names().filter(is_time));
@@ -116,7 +116,7 @@ mod tests {
     }
 
     fn epoch(tables: &Tables, epoch: u64, reward: f32) {
-        let samples = [SampleRow {
+        let samples = [ScoredSample {
             sample_id: epoch,
             prompt: Prompt::new(0, "a \"cat\", asleep"),
             reward,
@@ -124,7 +124,7 @@ mod tests {
             parts: vec![reward, 0.25],
             answer: "it says:\n\"a cat\"".to_owned(),
         }];
-        let mut report = Report::default();
+        let mut report = Metrics::default();
         report.push("time/epoch_s", 1.0);
         report.push("reward/mean", f64::from(reward));
         report.push("reward/std", 0.0);

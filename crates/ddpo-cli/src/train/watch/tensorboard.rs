@@ -45,9 +45,13 @@ impl Observer for TensorBoard {
                 reward_queries,
                 report,
                 ..
-            } => self
-                .add(*reward_queries, &report.metrics)
-                .map_err(Error::observer)?,
+            } => {
+                let metrics = report.metrics.iter();
+                let metrics: Vec<(&str, f64)> =
+                    metrics.map(|(name, v)| (name.as_str(), *v)).collect();
+                self.add(*reward_queries, &metrics)
+                    .map_err(Error::observer)?;
+            }
             _ => {}
         }
         Ok(())

@@ -38,7 +38,7 @@ pub fn measure(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// A column an animal, a row a sample.
+/// A column per animal, a row per sample.
 fn sheet(samples: &Tensor) -> Result<image::RgbImage> {
     let n = samples.size()[0] as u32;
     let columns = 45;

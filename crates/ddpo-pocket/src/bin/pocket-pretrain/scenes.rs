@@ -1,4 +1,4 @@
-//! A sheet of composed scenes, a row a kind: for a person to look at.
+//! A sheet of composed scenes, a row per kind: for a person to look at.
 
 use anyhow::{Context, Result};
 use ddpo_pocket::artwork::Pack;

@@ -2,10 +2,10 @@
 
 use ddpo_reward::Prompt;
 use ddpo_sched::{
-    Ddim, Denoiser, LatentBatch, NoiseSchedule, NoiseSource, StepRecord, Universal,
+    Denoiser, LatentBatch, NoiseSchedule, NoiseSource, Sampler, StepRecord, Universal,
     sample_repeating,
 };
-use ddpo_train::Guide;
+use ddpo_train::SamplingStrategy;
 use tch::{Kind, Tensor};
 
 use crate::{DifferentiableReward, Error, Result};
@@ -28,7 +28,7 @@ pub struct UniversalGuide {
     /// The noise schedule of the network.
     pub schedule: NoiseSchedule,
     /// Its steps.
-    pub sampler: Ddim,
+    pub sampler: Box<dyn Sampler>,
     /// Latents to images.
     pub decode: Decode,
     /// What is followed.
@@ -41,17 +41,19 @@ pub struct UniversalGuide {
     pub batch: usize,
 }
 
-impl Guide for UniversalGuide {
-    fn n_steps(&self) -> usize {
-        self.sampler.steps().len()
+impl SamplingStrategy for UniversalGuide {
+    fn n_steps(&self, _sampler: &dyn Sampler) -> usize {
+        self.sampler.n_steps()
     }
 
-    fn batch(&self) -> usize {
+    fn max_batch(&self) -> usize {
         self.batch
     }
 
     fn sample(
         &self,
+        _policy: &dyn Denoiser,
+        _sampler: &dyn Sampler,
         prompts: &[Prompt],
         batch: &LatentBatch<'_>,
         noise: &dyn NoiseSource,
@@ -69,7 +71,7 @@ impl Guide for UniversalGuide {
             cond: &cond,
             ..*batch
         };
-        let drawn = sample_repeating(&net, &self.sampler, &batch, noise, self.repeats, observe);
+        let drawn = sample_repeating(&net, &*self.sampler, &batch, noise, self.repeats, observe);
         drawn.map_err(Error::from)
     }
 }

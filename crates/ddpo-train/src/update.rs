@@ -1,20 +1,20 @@
-//! One step of the optimiser on what all ranks have accumulated, and sums over the steps of an epoch.
+//! The end of an update: average over ranks, clip, AdamW; or skip it, because a number is not finite.
 
 use std::fmt;
 
-use tch::{Device, Tensor};
-
 use crate::{
-    Collective, Context, Error, Event, GradNorm, Persist, Result, StateReader, StateWriter,
+    Error, Event, Meter, Metrics, Persist, Result, StateReader, StateWriter, TrainContext,
 };
 
 /// Where in a run an update stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct UpdateIndex {
     /// Which epoch, from 0.
     pub epoch: u64,
     /// Which update of it, from 0.
     pub update: usize,
+    /// How many updates the epoch has.
+    pub n_updates: usize,
 }
 
 /// Why gradients must not be used.
@@ -34,16 +34,16 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Takes steps, and leaves out those whose numbers are not finite, up to a number in a row.
+/// Applies updates, and skips those whose numbers are not finite, up to a number in a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Stepper {
+pub struct Updater {
     max_grad_norm: f64,
     max_skipped: u32,
     skipped_in_a_row: u32,
 }
 
-impl Stepper {
-    /// Clips gradients to a global norm of `max_grad_norm`; `max_skipped` steps in a row left out end the run.
+impl Updater {
+    /// Clips gradients to a global norm of `max_grad_norm`; `max_skipped` skipped updates in a row end the run.
     pub fn new(max_grad_norm: f64, max_skipped: u32) -> Self {
         Self {
             max_grad_norm,
@@ -52,17 +52,22 @@ impl Stepper {
         }
     }
 
-    /// Averages the gradients over ranks and takes the step, unless `fault` on any rank says what was not
-    /// finite. None if it was left out: gradients are then zero and observers have been told.
+    /// Averages the accumulated gradients over ranks and lets the optimiser use them, unless `fault` on any rank says
+    /// what was not finite: then gradients are set to zero and observers are told.
+    ///
+    /// `stats` has the means of this update on this rank. They are averaged over ranks and end up in `epoch_stats`; a
+    /// skipped update is counted there and nothing else.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] if too many steps in a row were left out; what the optimiser or a rank reports.
-    pub fn step(
+    /// [`Error::NonFinite`] if too many updates in a row were skipped; what the optimiser or a rank reports.
+    pub fn apply(
         &mut self,
-        ctx: &mut Context<'_>,
-        at: Place,
+        ctx: &mut TrainContext<'_>,
+        at: UpdateIndex,
         fault: Option<Fault>,
-    ) -> Result<Option<GradNorm>> {
+        mut stats: Meter,
+        epoch_stats: &mut Meter,
+    ) -> Result<()> {
         let reason = if ctx.any_rank(fault.is_some())? {
             ctx.policy.params().zero_grad();
             // A loss scale that was too large is smaller by now, and ends the run itself when it cannot be.
@@ -81,7 +86,16 @@ impl Stepper {
                     if let Some(scale) = ctx.policy.loss_scale() {
                         scale.stepped();
                     }
-                    return Ok(Some(norm));
+                    stats.all_reduce(ctx.collective, ctx.device)?;
+                    stats.add("policy/grad_norm", norm.norm);
+                    stats.add("policy/updates", 1.0);
+                    epoch_stats.merge(&stats);
+                    let mut report = Metrics::default();
+                    stats.report(&mut report);
+                    return ctx.emit(&Event::UpdateDone {
+                        at,
+                        report: &report,
+                    });
                 }
                 Err(Error::NonFinite { what, detail }) => {
                     self.skipped_in_a_row += 1;
@@ -90,83 +104,38 @@ impl Stepper {
                 Err(other) => return Err(other),
             }
         };
-        self.skip(ctx, at, &reason)?;
-        Ok(None)
+        epoch_stats.add("policy/updates_skipped", 1.0);
+        self.skip(ctx, at, &reason)
     }
 
     /// Tells observers, and ends the run when it was once too often.
-    fn skip(&self, ctx: &mut Context<'_>, at: Place, reason: &str) -> Result<()> {
-        let Place { epoch, update } = at;
+    fn skip(&self, ctx: &mut TrainContext<'_>, at: UpdateIndex, reason: &str) -> Result<()> {
         let in_a_row = self.skipped_in_a_row;
         ctx.emit(&Event::UpdateSkipped {
-            epoch,
-            update,
+            at,
             reason,
             in_a_row,
         })?;
         if in_a_row < self.max_skipped {
             return Ok(());
         }
+        let UpdateIndex { epoch, update, .. } = at;
         Err(Error::NonFinite {
             what: "training",
             detail: format!(
-                "epoch {epoch}, update {update}: {reason}; {in_a_row} updates in a row left out"
+                "epoch {epoch}, update {update}: {reason}; {in_a_row} updates in a row skipped"
             ),
         })
     }
 }
 
-impl Persist for Stepper {
+impl Persist for Updater {
     fn save(&self, out: &mut StateWriter) -> Result<()> {
         out.value("skipped_in_a_row", &self.skipped_in_a_row)
     }
 
     fn load(&mut self, from: &StateReader) -> Result<()> {
         self.skipped_in_a_row = from.value("skipped_in_a_row")?;
-        Ok(())
-    }
-}
-
-/// Sums in f64 on the host, from which an epoch's metrics are made.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sums<const N: usize>(pub [f64; N]);
-
-impl<const N: usize> Default for Sums<N> {
-    fn default() -> Self {
-        Self([0.0; N])
-    }
-}
-
-impl<const N: usize> Sums<N> {
-    /// The sums of both.
-    pub fn merge(&mut self, other: &Self) {
-        self.0.iter_mut().zip(other.0).for_each(|(a, b)| *a += b);
-    }
-
-    /// The mean over ranks of every sum, on every rank.
-    ///
-    /// # Errors
-    /// [`Error::Collective`].
-    pub fn all_reduce(&mut self, collective: &dyn Collective, device: Device) -> Result<()> {
-        let sums = Tensor::from_slice(&self.0).to_device(device);
-        collective.all_reduce_mean(std::slice::from_ref(&sums))?;
-        let reduced = Vec::<f64>::try_from(&sums.to_device(Device::Cpu)).map_err(Error::model)?;
-        self.0.copy_from_slice(&reduced);
-        Ok(())
-    }
-}
-
-impl<const N: usize> Persist for Sums<N> {
-    fn save(&self, out: &mut StateWriter) -> Result<()> {
-        out.value("sums", &self.0[..])
-    }
-
-    fn load(&mut self, from: &StateReader) -> Result<()> {
-        let sums: Vec<f64> = from.value("sums")?;
-        let found = sums.len();
-        self.0 = sums
-            .try_into()
-            .map_err(|_| from.refuse("sums", &format!("has {found} numbers, expected {N}")))?;
         Ok(())
     }
 }

@@ -6,20 +6,16 @@ use ddpo_reward::{Images, Prompt, Score};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::rollout::prompt_of;
-use crate::{Context, Error, Keep, Persist, Result, Share, StateReader, StateWriter, Ticket};
+use crate::{Error, Persist, Result, StateReader, StateWriter, Ticket, TrainContext};
+use crate::{RolloutRequest, rollout::prompts_of};
 
-/// Images of an epoch, the scores that are known, and what the algorithm has taken from the denoising loop.
-///
-/// An algorithm has one as part of its state and lends it to [`rollout`](crate::rollout).
+/// Images of an epoch and the scores that are known. What the algorithm took while they were drawn is its own state.
 #[derive(Debug)]
-pub struct Unscored {
+pub(crate) struct PartialEpoch {
     pub(crate) epoch: u64,
     images: Vec<Arc<Images>>,
-    /// One an image, over all batches.
+    /// One per image, over all batches.
     scores: Vec<Option<Score>>,
-    /// State of the algorithm's [`Keep`].
-    kept: StateReader,
 }
 
 /// A score in a checkpoint.
@@ -31,14 +27,13 @@ struct Stored {
     answer: String,
 }
 
-impl Unscored {
+impl PartialEpoch {
     /// Nothing yet, and what state is loaded into.
-    pub fn new(epoch: u64) -> Self {
+    pub(crate) fn new(epoch: u64) -> Self {
         Self {
             epoch,
             images: Vec::new(),
             scores: Vec::new(),
-            kept: StateWriter::new().into_reader(),
         }
     }
 
@@ -50,29 +45,21 @@ impl Unscored {
         (first..self.scores.len()).collect()
     }
 
-    /// Keeps what is known of these rows.
+    /// Takes in what is known of these rows.
     pub(crate) fn take_in(&mut self, rows: &[usize], scores: Vec<Option<Score>>) {
         for (&row, score) in rows.iter().zip(scores) {
             self.scores[row] = score.or(self.scores[row].take());
         }
     }
 
-    /// The scores that are known: one an image once nothing has failed.
+    /// The scores that are known: one per image once nothing has failed.
     pub(crate) fn scores(self) -> Vec<Score> {
         self.scores.into_iter().flatten().collect()
     }
 
-    /// Takes the state of what was kept while drawing.
-    pub(crate) fn keep(&mut self, keep: &dyn Keep) -> Result<()> {
-        let mut state = StateWriter::new();
-        keep.save(&mut state)?;
-        self.kept = state.into_reader();
-        Ok(())
-    }
-
-    /// Refuses to go on with another share of the epoch than was drawn.
-    pub(crate) fn check(&self, share: &Share<'_>) -> Result<()> {
-        let (drawn, n) = (self.scores.len(), share.sample_ids.len());
+    /// Refuses to go on with other samples of the epoch than were drawn.
+    pub(crate) fn check(&self, request: &RolloutRequest) -> Result<()> {
+        let (drawn, n) = (self.scores.len(), request.sample_ids.len());
         if drawn == n {
             return Ok(());
         }
@@ -82,13 +69,12 @@ impl Unscored {
         Err(Error::config("samples of this rank", n, expected))
     }
 
-    /// Gives that state back.
-    pub(crate) fn restore(&self, keep: &mut dyn Keep) -> Result<()> {
-        keep.load(&self.kept)
-    }
-
     /// Puts the images without a score in the queue again, batch by batch.
-    pub(crate) fn submit(&self, ctx: &Context<'_>, share: &Share<'_>) -> Vec<(Vec<usize>, Ticket)> {
+    pub(crate) fn submit(
+        &self,
+        ctx: &TrainContext<'_>,
+        request: &RolloutRequest,
+    ) -> Vec<(Vec<usize>, Ticket)> {
         let (mut first, mut tickets) = (0, Vec::new());
         for images in &self.images {
             let open: Vec<usize> = (0..images.len())
@@ -96,9 +82,8 @@ impl Unscored {
                 .collect();
             if !open.is_empty() {
                 let rows: Vec<usize> = open.iter().map(|at| first + at).collect();
-                let ids = rows.iter().map(|&row| share.sample_ids[row]);
-                let prompts: Vec<Prompt> =
-                    ids.map(|id| prompt_of(ctx, share, id).clone()).collect();
+                let ids: Vec<u64> = rows.iter().map(|&row| request.sample_ids[row]).collect();
+                let prompts: Vec<Prompt> = prompts_of(ctx, self.epoch, request, &ids);
                 let ticket = ctx.rewards.submit(Arc::new(images.select(&open)), prompts);
                 tickets.push((rows, ticket));
             }
@@ -108,7 +93,7 @@ impl Unscored {
     }
 }
 
-impl Persist for Unscored {
+impl Persist for PartialEpoch {
     fn save(&self, out: &mut StateWriter) -> Result<()> {
         out.value("epoch", &self.epoch)?;
         let stored = |score: &Score| Stored {
@@ -129,7 +114,7 @@ impl Persist for Unscored {
             let pixels = Tensor::from_slice(images.bytes()).view(shape);
             out.tensor(&format!("images.{i}"), &pixels);
         }
-        out.nested("kept", &self.kept)
+        Ok(())
     }
 
     fn load(&mut self, from: &StateReader) -> Result<()> {
@@ -142,18 +127,18 @@ impl Persist for Unscored {
         };
         self.scores = scores.into_iter().map(|stored| stored.map(score)).collect();
         let n_batches: usize = from.value("batches")?;
-        let images = (0..n_batches).map(|i| images(from, &format!("images.{i}")));
+        let images = (0..n_batches).map(|i| load_images(from, &format!("images.{i}")));
         self.images = images.collect::<Result<_>>()?;
         let n: usize = self.images.iter().map(|images| images.len()).sum();
         if n != self.scores.len() {
             let reason = format!("has {} entries for {n} images", self.scores.len());
             return Err(from.refuse("scores", &reason));
         }
-        from.nested("kept", &mut self.kept)
+        Ok(())
     }
 }
 
-fn images(from: &StateReader, name: &str) -> Result<Arc<Images>> {
+fn load_images(from: &StateReader, name: &str) -> Result<Arc<Images>> {
     let pixels = from.tensor(name)?;
     let &[n, height, width, 3] = pixels.size().as_slice() else {
         return Err(from.refuse(name, "is no batch of images"));
