@@ -1,8 +1,8 @@
 //! `ddpo plan`: what would be run, and nothing else.
 
 use crate::commands::args::PlanArgs;
-use crate::config::resolved;
 use crate::config::{DdpoPlan, Method, Plan, Train};
+use crate::config::{keys, resolved};
 use crate::failure::{Exit, Result};
 
 use super::probe;
@@ -12,6 +12,15 @@ pub fn print(args: &PlanArgs) -> Result<Exit> {
     let mut source = args.config.source();
     source.on_paper = !args.probe;
     let plan = Plan::load(&source)?;
+    if args.keys {
+        for entry in &plan.entries {
+            println!("{} = {}  # {}", entry.key, entry.value, entry.from);
+            if let Some(key) = keys::by_name(&entry.key) {
+                println!("    {}\n    {}", key.doc, key.kind.expected());
+            }
+        }
+        return Ok(Exit::Done);
+    }
     print!("{}", resolved::render(&plan.entries));
     println!();
     let found = match args.probe {

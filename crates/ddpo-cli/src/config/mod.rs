@@ -9,6 +9,7 @@ mod ddpo;
 mod document;
 mod evals;
 mod guidance;
+pub mod keys;
 mod layers;
 mod method;
 mod networks;
