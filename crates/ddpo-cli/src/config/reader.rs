@@ -8,7 +8,7 @@ use figment::value::Value;
 use serde::de::DeserializeOwned;
 
 use super::keys::{self, Key, Kind};
-use super::layers::Layers;
+use super::layers::{DEFAULT, Layers};
 use crate::failure::{Failure, Result};
 use crate::suggest::nearest;
 
@@ -287,13 +287,16 @@ impl Reader {
         for key in found {
             let plain = without_layer(&key);
             // A list or table that was read as a whole has keys below its own.
-            let is_known = keys::all().any(|known| {
-                let rest = plain.strip_prefix(known.name);
+            let here = keys::all().filter(|known| known.name.starts_with(self.prefix));
+            let here: Vec<&str> = here.map(|known| known.name).collect();
+            let is_known = here.iter().any(|known| {
+                let rest = plain.strip_prefix(known);
                 rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
             });
-            let is_known = is_known && plain.starts_with(self.prefix);
+            // Of keys that are not for here, there are the defaults.
+            let is_known = is_known || self.from(&key).as_deref() == Some(DEFAULT);
             if !is_known {
-                let hint = match nearest(plain, keys::all().map(|key| key.name)) {
+                let hint = match nearest(plain, here) {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => "`ddpo plan` prints the keys that there are".into(),
                 };
