@@ -329,3 +329,17 @@ fn prompts_are_drawn_as_often_as_their_weights_say() {
         assert_eq!(ctx.prompt_of(2, 4, id).id, first, "neighbours share one");
     }
 }
+
+#[test]
+fn the_toy_policy_conforms_as_a_denoiser() {
+    let policy = ddpo_testkit::TinyPolicy::new(1).unwrap();
+    let x_t = Tensor::arange(24, (Kind::Float, Device::Cpu)).view([2, 3, 2, 2]) / 10.0;
+    let prompts = ["red", "blue"].map(|text| Prompt::new(u64::from(text == "blue"), text));
+    let cond = ddpo_train::Conditioner::embed(&ddpo_testkit::Pixels, &prompts).unwrap();
+    let input = ddpo_sched::DenoiseInput {
+        x_t: &x_t,
+        t: &Tensor::from_slice(&[981_f32, 1.0]),
+        cond: &cond,
+    };
+    ddpo_sched::dev::denoiser_conforms(&policy, input);
+}
