@@ -1,4 +1,4 @@
-//! Lets the programs find libtorch without `LD_LIBRARY_PATH`.
+//! Lets binaries and tests find libtorch without `LD_LIBRARY_PATH`.
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") {

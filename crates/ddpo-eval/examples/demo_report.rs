@@ -7,7 +7,7 @@ use ddpo_eval::{
     figure::{Curve, RewardFigure},
     images::{Png, ProgressSheet},
     report::{MetricChange, Pair, Report, RunSection, StandIn},
-    runs::{Metrics, Run, SampleRow},
+    runs::{MetricsTable, Run, SampleRecord},
 };
 use ddpo_reward::Images;
 
@@ -101,7 +101,7 @@ fn claims() -> [Claim; 2] {
 
 fn made_up(algorithm: &str, seed: u64, slope: f64) -> Run {
     let wave = |i: u64| ((i * 7919 + seed * 104_729) % 1000) as f64 / 500.0 - 1.0;
-    let row = |epoch: u64, i: u64| SampleRow {
+    let row = |epoch: u64, i: u64| SampleRecord {
         epoch,
         sample_id: epoch * 64 + i,
         prompt: PROMPTS[i as usize % 4].to_owned(),
@@ -111,7 +111,7 @@ fn made_up(algorithm: &str, seed: u64, slope: f64) -> Run {
     Run {
         algorithm: algorithm.to_owned(),
         seed,
-        metrics: Metrics::default(),
+        metrics: MetricsTable::default(),
         samples: (0..20)
             .flat_map(|epoch| (0..64).map(move |i| row(epoch, i)))
             .collect(),

@@ -1,7 +1,7 @@
-//! What an experiment states must come out, and whether it did.
+//! The claims of an experiment, and whether its runs meet them.
 //!
-//! A claim is data: it stands in the experiment's configuration with its source, is checked on the samples
-//! that the run stored, and its verdict keeps every number that was used. A claim that fails, or that cannot
+//! A claim is data: it is part of the experiment's configuration, names its source, and is checked on the samples
+//! that the run stored. The result records every number that was used. A claim that fails, or that cannot
 //! be decided, is reported as not met.
 
 use std::path::Path;
@@ -37,12 +37,12 @@ pub enum Claim {
         metric: Metric,
         /// The margin, in standard errors of the difference.
         standard_errors: f64,
-        /// How many epochs at either end are pooled; means nothing for evaluations.
+        /// How many epochs at either end are pooled; ignored for evaluations.
         #[serde(default = "one")]
         epochs: usize,
     },
     /// In every run, the metric at the end lies below that at the start by at least `standard_errors`
-    /// standard errors of the difference: a policy that was trained too far, by another judge.
+    /// standard errors of the difference: reward hacking, as a held-out judge sees it.
     Falls {
         /// Where the statement comes from.
         source: String,
@@ -50,7 +50,7 @@ pub enum Claim {
         metric: Metric,
         /// The margin, in standard errors of the difference.
         standard_errors: f64,
-        /// How many epochs at either end are pooled; means nothing for evaluations.
+        /// How many epochs at either end are pooled; ignored for evaluations.
         #[serde(default = "one")]
         epochs: usize,
     },
@@ -67,7 +67,7 @@ pub enum Claim {
         worse: String,
         /// The margin, in standard errors of the difference.
         standard_errors: f64,
-        /// How many epochs at the end are pooled; means nothing for evaluations.
+        /// How many epochs at the end are pooled; ignored for evaluations.
         #[serde(default = "one")]
         epochs: usize,
     },
@@ -76,7 +76,7 @@ pub enum Claim {
 /// Whether a claim holds for one run (or one pair of runs of the same seed).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Verdict {
+pub struct ClaimResult {
     /// The claim itself.
     pub claim: Claim,
     /// The algorithm it was checked for.
@@ -89,7 +89,7 @@ pub struct Verdict {
     pub met: bool,
     /// The numbers; absent if it could not be decided.
     pub comparison: Option<Comparison>,
-    /// Why it could not be decided.
+    /// Why it could not be decided, if so.
     pub note: Option<String>,
 }
 
@@ -99,20 +99,20 @@ pub struct Verdict {
 pub struct ClaimsFile {
     /// [`CLAIMS_VERSION`].
     pub version: u32,
-    /// Such as `compressibility`.
+    /// The experiment's name, such as `compressibility`.
     pub experiment: String,
     /// Every claim, checked.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Vec<ClaimResult>,
 }
 
 /// Checks claims, in their order.
-pub fn check(claims: &[Claim], runs: &[Run]) -> Vec<Verdict> {
+pub fn check(claims: &[Claim], runs: &[Run]) -> Vec<ClaimResult> {
     claims.iter().flat_map(|claim| claim.check(runs)).collect()
 }
 
 impl Claim {
-    /// One verdict a run, or a pair of runs; one that is not met if there is none to check.
-    pub fn check(&self, runs: &[Run]) -> Vec<Verdict> {
+    /// One result per run or pair of runs; a single one that is not met if there is no run to check.
+    pub fn check(&self, runs: &[Run]) -> Vec<ClaimResult> {
         match self {
             Self::Rises { metric, epochs, .. } | Self::Falls { metric, epochs, .. } => runs
                 .iter()
@@ -199,13 +199,13 @@ impl Claim {
         runs: &[Run],
         (better, worse): (&str, &str),
         compare: &dyn Fn(&Run, &Run) -> Result<Comparison, String>,
-    ) -> Vec<Verdict> {
+    ) -> Vec<ClaimResult> {
         let of = |name: &str, seed: Option<u64>| {
             runs.iter()
                 .filter(move |r| seed.is_none_or(|s| s == r.seed))
                 .find(|r| r.algorithm == name)
         };
-        let pairs: Vec<Verdict> = runs
+        let pairs: Vec<ClaimResult> = runs
             .iter()
             .filter(|run| run.algorithm == better)
             .filter_map(|high| {
@@ -224,7 +224,12 @@ impl Claim {
         vec![self.verdict(better, 0, Err(reason))]
     }
 
-    fn verdict(&self, algorithm: &str, seed: u64, compared: Result<Comparison, String>) -> Verdict {
+    fn verdict(
+        &self,
+        algorithm: &str,
+        seed: u64,
+        compared: Result<Comparison, String>,
+    ) -> ClaimResult {
         let (met, comparison, note) = match compared {
             Ok(c) => {
                 let met = match self {
@@ -235,7 +240,7 @@ impl Claim {
             }
             Err(reason) => (false, None, Some(reason)),
         };
-        Verdict {
+        ClaimResult {
             claim: self.clone(),
             algorithm: algorithm.to_owned(),
             seed,
@@ -247,8 +252,8 @@ impl Claim {
     }
 }
 
-impl Verdict {
-    /// The numbers in one line: `-2.10 ± 0.03 → -1.80 ± 0.03, 7.1 standard errors`, where paired with the
+impl ClaimResult {
+    /// The numbers in one line: `-2.10 ± 0.03 → -1.80 ± 0.03, 7.1 standard errors`, for paired samples with the
     /// difference and its own standard error, or why there are none.
     pub fn numbers(&self) -> String {
         let Some(c) = &self.comparison else {
@@ -271,8 +276,8 @@ impl Verdict {
 }
 
 impl ClaimsFile {
-    /// Of these verdicts, in the present version.
-    pub fn new(experiment: impl Into<String>, verdicts: Vec<Verdict>) -> Self {
+    /// From these results, in the current version.
+    pub fn new(experiment: impl Into<String>, verdicts: Vec<ClaimResult>) -> Self {
         Self {
             version: CLAIMS_VERSION,
             experiment: experiment.into(),
@@ -323,7 +328,7 @@ pub(crate) fn rounded(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// [`rounded`], with a sign in any case.
+/// [`rounded`], always with a sign.
 fn signed(value: f64) -> String {
     let sign = if value >= 0.0 { "+" } else { "" };
     format!("{sign}{}", rounded(value))

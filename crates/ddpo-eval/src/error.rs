@@ -14,17 +14,17 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A table does not say what it should.
+    /// A table is malformed.
     #[error("{}: line {line}{}: {reason}", path.display(), column_part(column))]
     Csv {
         /// The file.
         path: PathBuf,
         /// Line in the file, from 1; the header is line 1.
         line: u64,
-        /// Name of the column; empty if the whole line is meant.
+        /// Name of the column; empty if the error concerns the whole line.
         column: String,
         /// What is wrong with it.
         reason: String,
@@ -34,29 +34,29 @@ pub enum Error {
     TooFew {
         /// Which values.
         what: String,
-        /// The smallest number of them that would do.
+        /// The smallest number of values that is enough.
         needed: usize,
         /// How many there are.
         n: usize,
     },
-    /// A statistic of numbers met something that is none.
+    /// A statistic was given a value that is not finite.
     #[error("{what}: value {index} is {value}")]
     NotFinite {
         /// Which values.
         what: String,
-        /// The first offender.
+        /// Index of the first such value.
         index: usize,
         /// NaN or an infinity.
         value: f64,
     },
-    /// Two inputs do not fit together, or an argument is out of its range.
+    /// Two inputs do not match, or an argument is out of range.
     #[error("{what}: expected {expected}, got {actual}")]
     Mismatch {
         /// Which input.
         what: String,
-        /// What was needed.
+        /// What was expected.
         expected: String,
-        /// What came.
+        /// What was given.
         actual: String,
     },
     /// A figure could not be drawn.

@@ -1,16 +1,16 @@
 //! Evaluation on fixed prompts from fixed noise: one row per image in `eval.csv`.
 //!
 //! A sample of a set has the same prompt and the same noise at every evaluation of a seed, before training and
-//! after, whatever the algorithm. Two evaluations are therefore compared image by image, which takes out
-//! what prompts and noise contribute to the spread.
+//! after, whatever the algorithm. Two evaluations are therefore compared image by image, which removes
+//! the variance due to prompts and noise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::Result;
-use crate::runs::{count, each_record, header, number, open, places, reader};
+use crate::csv_file::{column_indices, count, each_record, header, number, open, reader};
 
-/// Columns with which `eval.csv` begins, in this order; those after them are measures of a panel, by their names.
+/// First columns of `eval.csv`, in this order; the columns after them are further metrics (`eval.panel`), by name.
 pub const EVAL_COLUMNS: [&str; 6] = [
     "epoch",
     "reward_queries",
@@ -23,28 +23,28 @@ pub const EVAL_COLUMNS: [&str; 6] = [
 /// One image drawn for evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvalRow {
-    /// Epochs that the policy had been trained for; 0 is the policy as it began.
+    /// Epochs that the policy had been trained for; 0 is the policy before training.
     pub epoch: u64,
     /// Reward queries that training had made; those of evaluations do not count.
     pub reward_queries: u64,
     /// Name of the prompt set, such as `animals`.
     pub set: String,
-    /// Number of the sample within the set: decides its prompt and its noise.
+    /// Index of the sample within the set, which determines its prompt and its noise.
     pub sample_id: u64,
     /// The text that the model was given.
     pub prompt: String,
     /// Its score, in the reward's unit; NaN where there was none.
     pub reward: f64,
-    /// What else was measured of the image, by name; NaN where there was nothing.
-    pub measures: BTreeMap<String, f64>,
+    /// Other metrics of the image, by name; NaN where there was no value.
+    pub metrics: BTreeMap<String, f64>,
 }
 
 impl EvalRow {
-    /// The reward, or a measure of the panel.
-    pub fn value(&self, measure: Option<&str>) -> Option<f64> {
-        match measure {
+    /// The reward (`None`), or another metric by name.
+    pub fn value(&self, metric: Option<&str>) -> Option<f64> {
+        match metric {
             None => Some(self.reward),
-            Some(name) => self.measures.get(name).copied(),
+            Some(name) => self.metrics.get(name).copied(),
         }
     }
 }
@@ -53,27 +53,27 @@ impl EvalRow {
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io), or [`Error::Csv`](crate::Error::Csv) if one of [`EVAL_COLUMNS`] is missing,
-/// a row is short or long, or a number is none.
+/// a row is short or long, or a value is not a number.
 pub fn read(path: &Path) -> Result<Vec<EvalRow>> {
     parse(open(path)?, path)
 }
 
-/// As [`read`], from anything; `path` is only for messages.
+/// Like [`read`], from any reader; `path` is only used in messages.
 ///
 /// # Errors
 /// As [`read`].
 pub fn parse(from: impl std::io::Read, path: &Path) -> Result<Vec<EvalRow>> {
     let mut reader = reader(from);
-    let places = places(&mut reader, path, EVAL_COLUMNS)?;
+    let fixed = column_indices(&mut reader, path, EVAL_COLUMNS)?;
     let header = header(&mut reader, path, &EVAL_COLUMNS)?;
     let panel: Vec<(usize, &str)> = header
         .iter()
         .enumerate()
-        .filter(|(at, _)| !places.contains(at))
+        .filter(|(at, _)| !fixed.contains(at))
         .collect();
     let mut rows = Vec::new();
     each_record(&mut reader, path, |record, line| {
-        let [epoch, queries, set, sample_id, prompt, reward] = places.map(|at| &record[at]);
+        let [epoch, queries, set, sample_id, prompt, reward] = fixed.map(|at| &record[at]);
         rows.push(EvalRow {
             epoch: count(epoch, path, line, "epoch")?,
             reward_queries: count(queries, path, line, "reward_queries")?,
@@ -81,7 +81,7 @@ pub fn parse(from: impl std::io::Read, path: &Path) -> Result<Vec<EvalRow>> {
             sample_id: count(sample_id, path, line, "sample_id")?,
             prompt: prompt.to_owned(),
             reward: number(reward, path, line, "reward")?,
-            measures: panel
+            metrics: panel
                 .iter()
                 .map(|&(at, name)| Ok((name.to_owned(), number(&record[at], path, line, name)?)))
                 .collect::<Result<_>>()?,
@@ -91,9 +91,9 @@ pub fn parse(from: impl std::io::Read, path: &Path) -> Result<Vec<EvalRow>> {
     Ok(rows)
 }
 
-/// One evaluation of one set: rewards by sample id.
+/// The rows of one evaluation of one prompt set.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Evaluation<'a> {
+pub struct EvalRows<'a> {
     /// Epochs that the policy had been trained for.
     pub epoch: u64,
     /// Reward queries that training had made.
@@ -103,10 +103,10 @@ pub struct Evaluation<'a> {
 }
 
 /// All evaluations of a set, the earliest first.
-pub fn evaluations<'a>(rows: &'a [EvalRow], set: &str) -> Vec<Evaluation<'a>> {
-    let mut by_epoch = BTreeMap::<u64, Evaluation<'a>>::new();
+pub fn evaluations<'a>(rows: &'a [EvalRow], set: &str) -> Vec<EvalRows<'a>> {
+    let mut by_epoch = BTreeMap::<u64, EvalRows<'a>>::new();
     for row in rows.iter().filter(|row| row.set == set) {
-        let evaluation = by_epoch.entry(row.epoch).or_insert_with(|| Evaluation {
+        let evaluation = by_epoch.entry(row.epoch).or_insert_with(|| EvalRows {
             epoch: row.epoch,
             reward_queries: row.reward_queries,
             rows: BTreeMap::new(),
@@ -127,23 +127,23 @@ pub fn sets(rows: &[EvalRow]) -> Vec<&str> {
     names
 }
 
-/// Names of the measures beside the reward, in the order of their names.
-pub fn measures(rows: &[EvalRow]) -> Vec<&str> {
+/// Names of the metrics other than the reward, sorted.
+pub fn metric_names(rows: &[EvalRow]) -> Vec<&str> {
     let names: BTreeSet<&str> = rows
         .iter()
-        .flat_map(|row| row.measures.keys().map(String::as_str))
+        .flat_map(|row| row.metrics.keys().map(String::as_str))
         .collect();
     names.into_iter().collect()
 }
 
-/// Rewards of the same samples in two evaluations, side by side; or what a `measure` of the panel says of them.
+/// Rewards of the same samples in two evaluations, or the values of another metric.
 ///
 /// # Errors
-/// A reason in words, if the two did not draw the same samples or a value is no number.
+/// A message, if the two evaluations did not draw the same samples or a value is not finite.
 pub fn paired(
-    first: &Evaluation<'_>,
-    second: &Evaluation<'_>,
-    measure: Option<&str>,
+    first: &EvalRows<'_>,
+    second: &EvalRows<'_>,
+    metric: Option<&str>,
 ) -> Result<(Vec<f64>, Vec<f64>), String> {
     if !first.rows.keys().eq(second.rows.keys()) {
         return Err(format!(
@@ -152,20 +152,23 @@ pub fn paired(
             second.rows.len()
         ));
     }
-    let name = measure.unwrap_or("reward");
+    let name = metric.unwrap_or("reward");
     let mut values = (Vec::new(), Vec::new());
     for (a, b) in first.rows.values().zip(second.rows.values()) {
         if a.prompt != b.prompt {
             return Err(format!(
-                "sample {} was asked for `{}` and for `{}`",
+                "sample {} has the prompts `{}` and `{}`",
                 a.sample_id, a.prompt, b.prompt
             ));
         }
-        let (Some(before), Some(after)) = (a.value(measure), b.value(measure)) else {
+        let (Some(before), Some(after)) = (a.value(metric), b.value(metric)) else {
             return Err(format!("the evaluations have no `{name}`"));
         };
         if !(before.is_finite() && after.is_finite()) {
-            return Err(format!("the {name} of sample {} is no number", a.sample_id));
+            return Err(format!(
+                "the {name} of sample {} is not finite",
+                a.sample_id
+            ));
         }
         values.0.push(before);
         values.1.push(after);
@@ -200,26 +203,26 @@ mod tests {
     }
 
     #[test]
-    fn other_samples_prompts_or_no_numbers_are_not_paired() {
+    fn other_samples_other_prompts_and_missing_values_are_not_paired() {
         let message = |line: &str| {
             let rows = rows(&format!("{TABLE}{line}")).unwrap();
             let all = evaluations(&rows, "animals");
             paired(&all[0], all.last().unwrap(), None).unwrap_err()
         };
         assert!(message("6,384,animals,2,fox,1\n").contains("not the same"));
-        assert!(message("6,384,animals,1,fox,1\n").contains("`dog` and for `fox`"));
-        assert!(message("6,384,animals,1,dog,\n").contains("sample 1 is no number"));
+        assert!(message("6,384,animals,1,fox,1\n").contains("`dog` and `fox`"));
+        assert!(message("6,384,animals,1,dog,\n").contains("sample 1 is not finite"));
     }
 
     #[test]
-    fn columns_after_the_fixed_ones_are_measures() {
+    fn columns_after_the_fixed_ones_are_metrics() {
         let table = "epoch,reward_queries,set,sample_id,prompt,reward,edges,judge\n\
             0,0,animals,0,cat,1,4,-1\n0,0,animals,1,dog,2,5,-2\n\
             6,384,animals,0,cat,3,6,-3\n6,384,animals,1,dog,4,7,\n";
         let rows = rows(table).unwrap();
-        assert_eq!(measures(&rows), ["edges", "judge"]);
+        assert_eq!(metric_names(&rows), ["edges", "judge"]);
         let all = evaluations(&rows, "animals");
-        let of = |measure| paired(&all[0], &all[1], Some(measure));
+        let of = |metric| paired(&all[0], &all[1], Some(metric));
         assert_eq!(of("edges").unwrap(), (vec![4.0, 5.0], vec![6.0, 7.0]));
         assert!(of("judge").unwrap_err().contains("judge of sample 1"));
         assert!(of("size").unwrap_err().contains("no `size`"));

@@ -1,7 +1,7 @@
-//! Reward over reward queries: as SVG for the report and the browser, as PNG of the very same drawing.
+//! Reward over reward queries: as SVG for the report and the browser, and as PNG of the same drawing.
 //!
 //! Colours are those of Okabe and Ito (2008), which remain apart under the common colour-vision
-//! deficiencies. Text asks for any sans-serif font; the PNG is set in Noto Sans, which travels in the binary.
+//! deficiencies. The SVG uses any sans-serif font; the PNG uses Noto Sans, which is compiled into the binary.
 
 use plotters::{
     chart::{ChartBuilder, LabelAreaPosition},
@@ -14,8 +14,8 @@ use plotters::{
 
 use crate::{
     Error, Result, Svg,
-    evals::{Evaluation, evaluations, sets},
-    runs::{Run, SampleRow, rewards_by_epoch},
+    evals::{EvalRows, evaluations, sets},
+    runs::{Run, SampleRecord, rewards_by_epoch},
     stats::Summary,
 };
 
@@ -65,7 +65,7 @@ pub struct Series {
 pub struct RewardFigure {
     /// Such as `compressibility, pocket`.
     pub title: String,
-    /// What the bands are, and what else a reader must know.
+    /// What the bands show, and other remarks.
     pub note: String,
     /// Quantity and unit, such as `negative JPEG size (kB)`.
     pub y_label: String,
@@ -74,8 +74,8 @@ pub struct RewardFigure {
 }
 
 impl Curve {
-    /// From a run's samples; rewards that are no numbers count as queries and are left out of the mean.
-    pub fn of_samples(samples: &[SampleRow]) -> Self {
+    /// From a run's samples; rewards that are not finite count as queries but not towards the mean.
+    pub fn of_samples(samples: &[SampleRecord]) -> Self {
         let mut queries = 0.0;
         let mut points = Vec::new();
         for (_, mut rewards) in rewards_by_epoch(samples) {
@@ -92,12 +92,12 @@ impl Curve {
         Self(points)
     }
 
-    /// From a run's evaluations of one prompt set: their reward, or a measure of the panel. Empty where there is none.
-    pub fn of_set(run: &Run, set: &str, measure: Option<&str>) -> Self {
-        let point = |evaluation: Evaluation<'_>| {
+    /// From a run's evaluations of one prompt set: the reward, or another metric by name. Empty if there are none.
+    pub fn of_set(run: &Run, set: &str, metric: Option<&str>) -> Self {
+        let point = |evaluation: EvalRows<'_>| {
             let values = evaluation.rows.values();
             let values: Vec<f64> = values
-                .filter_map(|row| row.value(measure))
+                .filter_map(|row| row.value(metric))
                 .filter(|value| value.is_finite())
                 .collect();
             let summary = Summary::of(&values).ok()?;
@@ -112,7 +112,7 @@ impl Curve {
     }
 }
 
-/// One line an algorithm, its label followed by `suffix`.
+/// One line per algorithm, its label followed by `suffix`.
 fn lines(runs: &[Run], suffix: &str, curve: &dyn Fn(&Run) -> Curve) -> Vec<Series> {
     let several = has_several_seeds(runs);
     let series = |algorithm: &str| {
@@ -199,13 +199,13 @@ impl RewardFigure {
         }
     }
 
-    /// Rewards on the prompt sets of `eval.csv`, or a measure of the panel: a line for each algorithm and set, bands as
+    /// Rewards on the prompt sets of `eval.csv`, or another metric by name: a line for each algorithm and set, bands as
     /// in [`of_runs`](Self::of_runs). `None` if no run evaluated anything.
     pub fn of_evals(
         title: impl Into<String>,
         y_label: impl Into<String>,
         runs: &[Run],
-        measure: Option<&str>,
+        metric: Option<&str>,
     ) -> Option<Self> {
         let mut names: Vec<&str> = Vec::new();
         for set in runs.iter().flat_map(|run| sets(&run.evals)) {
@@ -215,7 +215,7 @@ impl RewardFigure {
         }
         let of_set = |set: &&str| {
             lines(runs, &format!(" on {set}"), &|run| {
-                Curve::of_set(run, set, measure)
+                Curve::of_set(run, set, metric)
             })
         };
         (!names.is_empty()).then(|| Self {
@@ -226,7 +226,7 @@ impl RewardFigure {
         })
     }
 
-    /// Draws it. Points with a value that is no number are left out; a figure without points says so.
+    /// Draws it. Points that are not finite are skipped; a figure without points says so.
     ///
     /// # Errors
     /// [`Error::Figure`] if the drawing fails.
@@ -246,16 +246,16 @@ impl RewardFigure {
         Ok(Svg::own(markup))
     }
 
-    /// Title, note, legend and what the y axis counts; gives the height that they take.
+    /// Title, note, legend and the label of the y axis; returns the height that they take.
     ///
-    /// The label of the axis stands above it: turned by a right angle a long one would be longer than the axis.
+    /// The label is above the axis: rotated, a long one would be longer than the axis.
     fn draw_header(&self, root: &Area<'_>) -> Result<i32> {
         const LEFT: i32 = 16;
         text(root, &self.title, 24, INK, (LEFT, 10))?;
         text(root, &self.note, 17, FAINT, (LEFT, 38))?;
         let (mut x, mut y) = (LEFT, 66);
         for (series, colour) in self.series.iter().zip(PALETTE.iter().cycle()) {
-            // Plotters knows no font here: 9 units a letter is generous for 16 point text.
+            // Plotters has no font metrics here: 9 units per letter is generous for 16 point text.
             let width = 36 + 9 * series.label.chars().count() as i32;
             if x > LEFT && x + width > SIZE.0 as i32 {
                 (x, y) = (LEFT, y + 22);

@@ -1,4 +1,4 @@
-//! Images through training: a sheet with a row for each prompt and a column for each epoch.
+//! Images through training: a grid with one row per prompt and one column per epoch.
 
 use base64::Engine;
 use ddpo_reward::Images;
@@ -7,7 +7,7 @@ use maud::{PreEscaped, html};
 
 use crate::{Error, Result, Svg};
 
-/// Small images are enlarged to at least this side, in whole steps so that pixels stay square.
+/// Small images are enlarged by a whole factor to at least this side, so that pixels stay square.
 const LEAST_SIDE: u32 = 96;
 /// Large images are reduced to this side.
 const MOST_SIDE: u32 = 256;
@@ -32,8 +32,8 @@ impl ProgressSheet {
     /// Draws the sheet as PNG, labels included.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] without rows or columns, or if a column has not one image for each prompt or
-    /// another size than the first.
+    /// [`Error::Mismatch`] without rows or columns, or if a column does not have one image per prompt or
+    /// differs in size from the first.
     pub fn png(&self) -> Result<Png> {
         let (width, height) = self.check()?;
         let (cell_w, cell_h) = shown_size(width, height);
@@ -106,7 +106,7 @@ impl ProgressSheet {
 }
 
 impl Png {
-    /// One of a batch, enlarged to a side of at least 96 pixels or reduced to one of at most 256.
+    /// One image of a batch, enlarged to a side of at least 96 pixels or reduced to one of at most 256.
     ///
     /// # Errors
     /// [`Error::Mismatch`] if there is no such image.
@@ -118,7 +118,7 @@ impl Png {
         Self::of(&shown(rgb, images.width() as u32, images.height() as u32))
     }
 
-    /// A file's content; what is no PNG is refused.
+    /// From a file's content, which must be a PNG.
     ///
     /// # Errors
     /// [`Error::Mismatch`] without a PNG's signature.
@@ -139,7 +139,7 @@ impl Png {
         &self.0
     }
 
-    /// The image as a `data:` address.
+    /// The image as a `data:` URL.
     pub(crate) fn data_uri(&self) -> PreEscaped<String> {
         let text = base64::engine::general_purpose::STANDARD.encode(&self.0);
         PreEscaped(format!("data:image/png;base64,{text}"))
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sheet_has_a_row_a_prompt_and_a_column_an_epoch() {
+    fn a_sheet_has_one_row_per_prompt_and_one_column_per_epoch() {
         let png = sheet(64).png().unwrap();
         let image = image::load_from_memory(png.bytes()).unwrap().to_rgb8();
         // 64 pixels are shown at twice their size.

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod claims;
+mod csv_file;
 mod error;
 pub mod evals;
 pub mod figure;

@@ -1,11 +1,11 @@
-//! What pixels alone say of images: how busy they are, and how unlike each other.
+//! Metrics of pixels alone: how busy images are, and how much they differ from each other.
 
 use ddpo_reward::Images;
 
 /// Mean absolute difference of the luminance of neighbouring pixels, across and down: 0 for a plain image, near 85 for
 /// independent noise of all 256 levels.
 ///
-/// Luminance is that of ITU-R BT.601, which JPEG compresses.
+/// Luminance is that of ITU-R BT.601, as in JPEG.
 pub fn edges(images: &Images) -> Vec<f64> {
     let (height, width) = (images.height(), images.width());
     let of_one = |bytes: &[u8]| {
@@ -26,10 +26,10 @@ pub fn edges(images: &Images) -> Vec<f64> {
     images.iter_bytes().map(of_one).collect()
 }
 
-/// For each image the mean, over all others, of the root mean square difference of their pixels: 0 where all are
-/// equal, 255 at most. A policy that draws the same image for every prompt goes to 0.
+/// For each image, the mean over all others of the root mean square difference of their pixels: 0 if all are
+/// equal, 255 at most. Near 0 after mode collapse, where a policy draws the same image for every prompt.
 ///
-/// Quadratic in the number of images. NaN for an image that is alone.
+/// Quadratic in the number of images. NaN for a single image.
 pub fn diversity(images: &Images) -> Vec<f64> {
     let all: Vec<&[u8]> = images.iter_bytes().collect();
     let mut sums = vec![0.0; all.len()];
@@ -60,8 +60,8 @@ mod tests {
     }
 
     #[test]
-    fn edges_are_the_mean_step_between_neighbours() {
-        // Steps across: 10 and 30; down: 20 and 40.
+    fn edges_are_the_mean_difference_of_neighbours() {
+        // Differences across: 10 and 30; down: 20 and 40.
         let found = edges(&grey(&[[0, 10, 20, 50], [7, 7, 7, 7]]));
         assert!((found[0] - 25.0).abs() < 1e-9 && found[1].abs() < 1e-9);
     }

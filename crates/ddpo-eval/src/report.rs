@@ -1,22 +1,25 @@
 //! The report of one or several runs of an experiment: a single HTML file that loads nothing.
 //!
-//! Images are `data:` addresses, figures inline SVG, the style sheet is part of the file, and there is no
-//! script. Every text is escaped where it is inserted; prompts, configurations and file names may be hostile.
+//! Images are `data:` URLs, figures are inline SVG, the style sheet is part of the file, and there is no
+//! script. Every text is escaped where it is inserted, since prompts, configurations and file names may be hostile.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use crate::{
     Svg,
-    claims::{Verdict, rounded},
+    claims::{ClaimResult, rounded},
     images::Png,
-    runs::Metrics,
+    runs::MetricsTable,
 };
 
 mod about;
+mod html;
 mod index;
 
-pub use about::About;
-pub use index::{Entry, Index};
+pub use about::{About, StandIn};
+pub use index::{Index, IndexEntry};
+
+use html::{figure, notice, other_metrics, page, relative, sheet, verdict_table};
 
 /// Everything that a report shows.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -27,47 +30,36 @@ pub struct Report {
     pub experiment: String,
     /// Name of the preset, such as `pocket`.
     pub preset: String,
-    /// What the paper has, and what becomes of it here.
+    /// The experiment in the paper and here.
     pub about: About,
-    /// Named in notices at the top where rewards are not the paper's.
+    /// Rewards that are not the paper's, shown as notices at the top.
     pub stand_ins: Vec<StandIn>,
-    /// A few words and their values: model, reward, device, duration.
+    /// Names and values, such as model, reward, device and duration.
     pub facts: Vec<(String, String)>,
-    /// Claims, checked; with several runs, of all of them.
-    pub verdicts: Vec<Verdict>,
+    /// The results of all claims, over all runs.
+    pub verdicts: Vec<ClaimResult>,
     /// Figures with captions.
     pub figures: Vec<(Svg, String)>,
-    /// Figures of what else was measured, with captions; smaller.
+    /// Figures of other metrics than the reward, with captions; smaller.
     pub panel: Vec<(Svg, String)>,
-    /// Runs, and whether their reward and a judge have parted, in a sentence.
-    pub useful: Vec<(String, String)>,
+    /// For each run, whether and where reward hacking begins, as a sentence.
+    pub early_stops: Vec<(String, String)>,
     /// One run, or several of one experiment.
     pub runs: Vec<RunSection>,
-    /// What to type to get this again.
+    /// The command that reproduces this report.
     pub command: String,
-}
-
-/// A reward that takes the place of the paper's, which cannot run on the preset.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct StandIn {
-    /// What was trained on, such as `colourfulness (Hasler and Süsstrunk 2003)`.
-    pub used: String,
-    /// What it stands in for, such as `the LAION aesthetic score`.
-    pub stands_for: String,
-    /// Why, in a sentence.
-    pub reason: String,
 }
 
 /// One run's part of the report.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RunSection {
-    /// Such as `ddpo-is, seed 0`.
+    /// The algorithm and seed, such as `ddpo-is, seed 0`.
     pub title: String,
     /// The run's own report relative to this file, where there is one.
     pub link: Option<String>,
-    /// Names and values of the first and the last epoch.
+    /// Metrics in the first and the last epoch.
     pub metrics: Vec<MetricChange>,
-    /// Images through training, and what they are.
+    /// Images through training, with a caption.
     pub progress: Option<(Png, String)>,
     /// The same prompts before and after.
     pub pairs: Vec<Pair>,
@@ -77,7 +69,7 @@ pub struct RunSection {
     pub manifest: String,
 }
 
-/// A logged number at the start and at the end of a run.
+/// A metric in the first and in the last epoch of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricChange {
     /// Such as `reward/mean`.
@@ -88,7 +80,7 @@ pub struct MetricChange {
     pub last: f64,
 }
 
-/// What one prompt gave before and after training, from the same noise.
+/// Images of one prompt before and after training, from the same noise.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pair {
     /// The prompt.
@@ -100,8 +92,8 @@ pub struct Pair {
 }
 
 impl MetricChange {
-    /// Every column but the epoch's number; nothing for a run without epochs.
-    pub fn of(metrics: &Metrics) -> Vec<Self> {
+    /// Every column except `epoch`; empty for a run without epochs.
+    pub fn of(metrics: &MetricsTable) -> Vec<Self> {
         let change = |name: &String| {
             let values = metrics.column(name)?;
             Some(Self {
@@ -133,67 +125,13 @@ impl Report {
             (claims(&self.verdicts))
             @for (svg, caption) in &self.figures { (figure(svg, caption)) }
             @if !self.panel.is_empty() {
-                h2 { "Beside the reward" }
-                (beside(&self.panel, &self.useful))
+                h2 { "Other metrics" }
+                (other_metrics(&self.panel, &self.early_stops))
             }
             @if self.runs.len() > 1 { (index(&self.runs)) }
             @for (i, run) in self.runs.iter().enumerate() { (section(run, i)) }
             h2 { "Reproduce" }
             pre { code { (self.command) } }
-        }
-    }
-}
-
-/// A whole file around what is in it.
-fn page(title: &str, body: Markup) -> String {
-    let style = PreEscaped(include_str!("report/style.css"));
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                // Nothing is fetched and nothing runs, even if some text were to slip through.
-                meta http-equiv="Content-Security-Policy"
-                    content="default-src 'none'; img-src data:; style-src 'unsafe-inline'";
-                title { (title) " · ddpo" }
-                style { (style) }
-            }
-            body { main { (body) } }
-        }
-    };
-    page.into_string()
-}
-
-fn figure(svg: &Svg, caption: &str) -> Markup {
-    html! { figure { div.scroll { (PreEscaped(svg.as_str())) } figcaption { (caption) } } }
-}
-
-/// What else was measured, and whether reward and judge have parted.
-fn beside(panel: &[(Svg, String)], useful: &[(String, String)]) -> Markup {
-    html! {
-        @if !useful.is_empty() {
-            ul { @for (run, statement) in useful { li { strong { (run) } ": " (statement) "." } } }
-        }
-        div.panel { @for (svg, caption) in panel { (figure(svg, caption)) } }
-    }
-}
-
-fn sheet(png: &Png, caption: &str) -> Markup {
-    html! {
-        figure {
-            div.scroll { img src=(png.data_uri()) alt=(caption); }
-            figcaption { (caption) }
-        }
-    }
-}
-
-fn notice(stand_in: &StandIn) -> Markup {
-    html! {
-        div.notice role="note" {
-            strong { "Stand-in reward. " }
-            "This run was trained and is measured on " strong { (stand_in.used) } ", which stands in for "
-            (stand_in.stands_for) ". " (stand_in.reason)
         }
     }
 }
@@ -206,53 +144,19 @@ fn facts(facts: &[(String, String)]) -> Markup {
     }
 }
 
-fn claims(verdicts: &[Verdict]) -> Markup {
+fn claims(verdicts: &[ClaimResult]) -> Markup {
     html! {
         h2 { "Claims" }
         @if verdicts.is_empty() {
-            p.soft { "This run states no claims." }
+            p.soft { "This run makes no claims." }
         } @else {
             (verdict_table(verdicts))
             p.soft {
-                "Means ± their standard error; paired: the same prompts from the same noise on both sides, and "
-                "then the mean difference ± its standard error."
+                "Means ± standard error. Paired: both sides have the same prompts and the same noise; the mean "
+                "difference ± its standard error."
             }
         }
     }
-}
-
-fn verdict_table(verdicts: &[Verdict]) -> Markup {
-    html! {
-        p { (met_of(verdicts)) }
-        table.cards {
-            thead { tr { th { "" } th { "Claim" } th { "Run" } th { "Measured" } th { "Source" } } }
-            tbody {
-                @for v in verdicts {
-                    tr {
-                        td data-label="Result" { (verdict_word(v.met)) }
-                        td data-label="Claim" { (v.statement) }
-                        td data-label="Run" { (v.algorithm) ", seed " (v.seed) }
-                        td data-label="Measured" { (v.numbers()) }
-                        td data-label="Source" { (v.claim.source()) }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// "2 of 3 met".
-fn met_of(verdicts: &[Verdict]) -> Markup {
-    let met = verdicts.iter().filter(|v| v.met).count();
-    html! { span class=(verdict_class(met == verdicts.len())) { (met) " of " (verdicts.len()) " met" } }
-}
-
-fn verdict_class(met: bool) -> &'static str {
-    if met { "good" } else { "bad" }
-}
-
-fn verdict_word(met: bool) -> Markup {
-    html! { span class=(verdict_class(met)) { @if met { "✓ met" } @else { "✗ not met" } } }
 }
 
 fn index(runs: &[RunSection]) -> Markup {
@@ -272,10 +176,10 @@ fn index(runs: &[RunSection]) -> Markup {
 fn section(run: &RunSection, i: usize) -> Markup {
     html! {
         h2 id=(format!("run-{i}")) { (run.title) }
-        @if let Some(link) = &run.link { p { a href=(relative(link)) { "Report of this run alone" } } }
+        @if let Some(link) = &run.link { p { a href=(relative(link)) { "Report of this run" } } }
         @if let Some((png, caption)) = &run.progress { (sheet(png, caption)) }
         @if !run.pairs.is_empty() {
-            h3 { "Before and after, from the same noise" }
+            h3 { "Before and after training, from the same noise" }
             div.pairs { @for pair in &run.pairs { (before_and_after(pair)) } }
         }
         @if !run.metrics.is_empty() { h3 { "First and last epoch" } (metrics(&run.metrics)) }
@@ -316,24 +220,7 @@ fn folded(title: &str, text: &str) -> Markup {
     html! { details { summary { (title) } pre { code { (text) } } } }
 }
 
-/// A link that cannot leave the folder of the report or run anything.
-fn relative(link: &str) -> String {
-    let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
-    let encoded: String = link
-        .chars()
-        .map(|c| {
-            if safe(c) {
-                return c.to_string();
-            }
-            let mut bytes = [0; 4];
-            let utf8 = c.encode_utf8(&mut bytes).bytes();
-            utf8.map(|b| format!("%{b:02X}")).collect()
-        })
-        .collect();
-    format!("./{}", encoded.trim_start_matches('/'))
-}
-
-/// Small numbers keep three significant digits, others three decimals; no number is a dash.
+/// Three significant digits for small numbers, otherwise three decimals; a dash for what is not finite.
 fn number(value: f64) -> String {
     let size = value.abs();
     if !value.is_finite() {
@@ -361,21 +248,11 @@ mod tests {
     fn metrics_change_from_the_first_to_the_last_epoch() {
         let csv = "epoch,reward_queries,reward/mean,reward/std\n0,64,-2,0.3\n1,128,-1.5,\n";
         let path = std::path::Path::new("metrics.csv");
-        let changes = MetricChange::of(&Metrics::parse(csv.as_bytes(), path).unwrap());
+        let changes = MetricChange::of(&MetricsTable::parse(csv.as_bytes(), path).unwrap());
         let names: Vec<_> = changes.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(names, ["reward_queries", "reward/mean", "reward/std"]);
         assert_eq!((changes[1].first, changes[1].last), (-2.0, -1.5));
         assert!(changes[2].last.is_nan());
-        assert_eq!(MetricChange::of(&Metrics::default()), []);
-    }
-
-    #[test]
-    fn links_stay_inside_the_folder() {
-        assert_eq!(relative("seed-0/report.html"), "./seed-0/report.html");
-        assert_eq!(
-            relative("javascript:alert(1)"),
-            "./javascript%3Aalert%281%29"
-        );
-        assert_eq!(relative("//elsewhere/ä b"), "./elsewhere/%C3%A4%20b");
+        assert_eq!(MetricChange::of(&MetricsTable::default()), []);
     }
 }

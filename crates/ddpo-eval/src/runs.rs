@@ -1,41 +1,43 @@
-//! What a run wrote: one row per epoch in `metrics.csv`, one row per sample in `samples.csv`; see
+//! The tables that a run writes: one row per epoch in `metrics.csv`, one row per sample in `samples.csv`; see
 //! [`evals`](crate::evals) for `eval.csv`.
 //!
-//! A table that is damaged is an error that names file, line and column, never a silently shorter run.
+//! A damaged table is an error that names file, line and column, never a silently shorter run.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{io::Read, path::Path};
 
-use csv::{Reader, ReaderBuilder, StringRecord};
-
-use crate::{Error, Result, evals::EvalRow};
+use crate::{
+    Result,
+    csv_file::{column_indices, count, each_record, header, number, open, reader},
+    evals::EvalRow,
+};
 
 /// Columns of `samples.csv`, in this order.
 pub const SAMPLE_COLUMNS: [&str; 5] = ["epoch", "sample_id", "prompt", "reward", "advantage"];
 
-/// Columns with which `metrics.csv` begins; the others depend on the algorithm.
+/// First columns of `metrics.csv`; the others depend on the algorithm.
 pub const METRIC_COLUMNS: [&str; 4] = ["epoch", "reward_queries", "reward/mean", "reward/std"];
 
 /// One training run, as far as claims and figures need it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// Such as `ddpo-is`, or the name of the experiment's arm that the run is.
+    /// Such as `ddpo-is`, or the name of the run's variant.
     pub algorithm: String,
     /// Its seed.
     pub seed: u64,
     /// Rows of `metrics.csv`.
-    pub metrics: Metrics,
+    pub metrics: MetricsTable,
     /// Rows of `samples.csv`.
-    pub samples: Vec<SampleRow>,
+    pub samples: Vec<SampleRecord>,
     /// Rows of `eval.csv`; empty for a run that evaluated nothing.
     pub evals: Vec<EvalRow>,
 }
 
 /// One sampled image.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SampleRow {
+pub struct SampleRecord {
     /// Outer iteration, from 0: sampled before that epoch's updates.
     pub epoch: u64,
-    /// Number of the sample within the run.
+    /// Index of the sample within the run.
     pub sample_id: u64,
     /// The text that the model was given.
     pub prompt: String,
@@ -45,25 +47,25 @@ pub struct SampleRow {
     pub advantage: f64,
 }
 
-/// The numbers of every epoch, by column.
+/// The metrics of every epoch, by column.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Metrics {
+pub struct MetricsTable {
     columns: Vec<String>,
     /// `values[row][column]`; NaN for an empty cell.
     values: Vec<Vec<f64>>,
 }
 
-impl Metrics {
+impl MetricsTable {
     /// Reads `metrics.csv`.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Csv`] if one of [`METRIC_COLUMNS`] is missing, a row is short or long, or
-    /// a cell is no number.
+    /// a cell is not a number.
     pub fn read(path: &Path) -> Result<Self> {
         Self::parse(open(path)?, path)
     }
 
-    /// As [`read`](Self::read), from anything; `path` is only for messages.
+    /// Like [`read`](Self::read), from any reader; `path` is only used in messages.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -86,7 +88,7 @@ impl Metrics {
         Ok(Self { columns, values })
     }
 
-    /// How many epochs.
+    /// Number of epochs.
     pub fn len(&self) -> usize {
         self.values.len()
     }
@@ -101,7 +103,7 @@ impl Metrics {
         &self.columns
     }
 
-    /// A column's values, an epoch each; NaN for an empty cell. `None` if there is no such column.
+    /// A column's values, one per epoch; NaN for an empty cell. `None` if there is no such column.
     pub fn column(&self, name: &str) -> Option<Vec<f64>> {
         let at = self.columns.iter().position(|c| c == name)?;
         Some(self.values.iter().map(|row| row[at]).collect())
@@ -112,22 +114,22 @@ impl Metrics {
 ///
 /// # Errors
 /// [`Error::Io`], or [`Error::Csv`] if one of [`SAMPLE_COLUMNS`] is missing, a row is short or long, or a
-/// number is none.
-pub fn read_samples(path: &Path) -> Result<Vec<SampleRow>> {
+/// value is not a number.
+pub fn read_samples(path: &Path) -> Result<Vec<SampleRecord>> {
     parse_samples(open(path)?, path)
 }
 
-/// As [`read_samples`], from anything; `path` is only for messages.
+/// Like [`read_samples`], from any reader; `path` is only used in messages.
 ///
 /// # Errors
 /// As [`read_samples`].
-pub fn parse_samples(from: impl Read, path: &Path) -> Result<Vec<SampleRow>> {
+pub fn parse_samples(from: impl Read, path: &Path) -> Result<Vec<SampleRecord>> {
     let mut reader = reader(from);
-    let places = places(&mut reader, path, SAMPLE_COLUMNS)?;
+    let columns = column_indices(&mut reader, path, SAMPLE_COLUMNS)?;
     let mut rows = Vec::new();
     each_record(&mut reader, path, |record, line| {
-        let [epoch, sample_id, prompt, reward, advantage] = places.map(|at| &record[at]);
-        rows.push(SampleRow {
+        let [epoch, sample_id, prompt, reward, advantage] = columns.map(|at| &record[at]);
+        rows.push(SampleRecord {
             epoch: count(epoch, path, line, "epoch")?,
             sample_id: count(sample_id, path, line, "sample_id")?,
             prompt: prompt.to_owned(),
@@ -140,7 +142,7 @@ pub fn parse_samples(from: impl Read, path: &Path) -> Result<Vec<SampleRow>> {
 }
 
 /// Rewards by epoch, in the order of the epochs.
-pub fn rewards_by_epoch(samples: &[SampleRow]) -> Vec<(u64, Vec<f64>)> {
+pub fn rewards_by_epoch(samples: &[SampleRecord]) -> Vec<(u64, Vec<f64>)> {
     let mut epochs = std::collections::BTreeMap::<u64, Vec<f64>>::new();
     for row in samples {
         epochs.entry(row.epoch).or_default().push(row.reward);
@@ -148,119 +150,15 @@ pub fn rewards_by_epoch(samples: &[SampleRow]) -> Vec<(u64, Vec<f64>)> {
     epochs.into_iter().collect()
 }
 
-pub(crate) fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|e| Error::io(path, e))
-}
-
-pub(crate) fn reader<R: Read>(from: R) -> Reader<R> {
-    ReaderBuilder::new().from_reader(from)
-}
-
-/// The names of all columns, if those that are needed are among them.
-pub(crate) fn header<R: Read>(
-    reader: &mut Reader<R>,
-    path: &Path,
-    needed: &[&str],
-) -> Result<StringRecord> {
-    let header = reader.headers().map_err(|e| csv_error(e, path))?.clone();
-    if let Some(missing) = needed
-        .iter()
-        .find(|name| !header.iter().any(|c| c == **name))
-    {
-        let there = header.iter().collect::<Vec<_>>().join(", ");
-        return Err(Error::Csv {
-            path: path.to_owned(),
-            line: 1,
-            column: (*missing).to_owned(),
-            reason: format!("missing; the columns are: {there}"),
-        });
-    }
-    Ok(header)
-}
-
-/// Where these columns stand, all of which must be there.
-pub(crate) fn places<R: Read, const N: usize>(
-    reader: &mut Reader<R>,
-    path: &Path,
-    columns: [&str; N],
-) -> Result<[usize; N]> {
-    let header = header(reader, path, &columns)?;
-    Ok(columns.map(|name| {
-        header
-            .iter()
-            .position(|c| c == name)
-            .expect("header() checked that the column is there")
-    }))
-}
-
-pub(crate) fn each_record<R: Read>(
-    reader: &mut Reader<R>,
-    path: &Path,
-    mut each: impl FnMut(&StringRecord, u64) -> Result<()>,
-) -> Result<()> {
-    let mut record = StringRecord::new();
-    while reader
-        .read_record(&mut record)
-        .map_err(|e| csv_error(e, path))?
-    {
-        let line = record.position().map_or(0, csv::Position::line);
-        each(&record, line)?;
-    }
-    Ok(())
-}
-
-pub(crate) fn number(cell: &str, path: &Path, line: u64, column: &str) -> Result<f64> {
-    if cell.is_empty() {
-        return Ok(f64::NAN);
-    }
-    cell.parse()
-        .map_err(|_| cell_error(path, line, column, format!("`{cell}` is not a number")))
-}
-
-pub(crate) fn count(cell: &str, path: &Path, line: u64, column: &str) -> Result<u64> {
-    cell.parse().map_err(|_| {
-        cell_error(
-            path,
-            line,
-            column,
-            format!("`{cell}` is not a whole number"),
-        )
-    })
-}
-
-fn cell_error(path: &Path, line: u64, column: &str, reason: String) -> Error {
-    Error::Csv {
-        path: path.to_owned(),
-        line,
-        column: column.to_owned(),
-        reason,
-    }
-}
-
-fn csv_error(error: csv::Error, path: &Path) -> Error {
-    let line = error.position().map_or(1, csv::Position::line);
-    let reason = match error.kind() {
-        csv::ErrorKind::UnequalLengths {
-            expected_len, len, ..
-        } => format!("{len} cells instead of {expected_len}"),
-        csv::ErrorKind::Utf8 { .. } => "not UTF-8".to_owned(),
-        _ => error.to_string(),
-    };
-    match error.into_kind() {
-        csv::ErrorKind::Io(source) => Error::io(path, source),
-        _ => cell_error(path, line, "", reason),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn metrics(text: &str) -> Result<Metrics> {
-        Metrics::parse(text.as_bytes(), Path::new("metrics.csv"))
+    fn metrics(text: &str) -> Result<MetricsTable> {
+        MetricsTable::parse(text.as_bytes(), Path::new("metrics.csv"))
     }
 
-    fn samples(text: &str) -> Result<Vec<SampleRow>> {
+    fn samples(text: &str) -> Result<Vec<SampleRecord>> {
         parse_samples(text.as_bytes(), Path::new("samples.csv"))
     }
 
@@ -305,7 +203,7 @@ mod tests {
             error.to_string(),
             "samples.csv: line 2, column `sample_id`: `-1` is not a whole number"
         );
-        let error = Metrics::read(Path::new("nowhere/metrics.csv")).unwrap_err();
+        let error = MetricsTable::read(Path::new("nowhere/metrics.csv")).unwrap_err();
         assert!(error.to_string().starts_with("nowhere/metrics.csv: "));
     }
 
@@ -325,7 +223,7 @@ mod tests {
 
     #[test]
     fn rewards_are_gathered_by_epoch_whatever_the_order_of_rows() {
-        let row = |epoch, reward| SampleRow {
+        let row = |epoch, reward| SampleRecord {
             epoch,
             sample_id: 0,
             prompt: String::new(),

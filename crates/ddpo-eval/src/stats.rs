@@ -1,7 +1,7 @@
 //! Means, standard errors and intervals; plain f64, no hidden randomness.
 //!
 //! Sample quantities (`std`) divide by n − 1; population ones (`population_std`) by n, as per-prompt
-//! advantages do. Every function refuses values that are not finite and names the first.
+//! advantages do. Every function refuses values that are not finite and reports the first of them.
 
 use rand::Rng;
 use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng};
@@ -10,7 +10,7 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::{Error, Result};
 
-/// What a list of numbers amounts to.
+/// Mean and spread of a list of numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
@@ -25,7 +25,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Of at least one finite value.
+    /// Summarizes at least one finite value.
     ///
     /// # Errors
     /// [`Error::TooFew`] without values, [`Error::NotFinite`] on NaN or an infinity.
@@ -65,7 +65,7 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// Interval of the mean by Student's t: right for few, roughly normal values such as one number per seed.
+/// Confidence interval of the mean by Student's t: right for few, roughly normal values such as one number per seed.
 ///
 /// # Errors
 /// [`Error::TooFew`] below two values; [`Error::Mismatch`] unless `0 < level < 1`; as [`Summary::of`].
@@ -130,7 +130,7 @@ pub fn bootstrap_mean(values: &[f64], level: f64, resamples: usize, seed: u64) -
     bootstrap(values, mean, level, resamples, seed)
 }
 
-/// Summary of `after[i] − before[i]`: for the same prompts, or the same seeds, twice.
+/// Summary of `after[i] − before[i]`, for paired values such as those of the same prompts or seeds.
 ///
 /// # Errors
 /// [`Error::Mismatch`] if the lengths differ; as [`Summary::of`].

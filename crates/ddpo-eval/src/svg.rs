@@ -1,4 +1,4 @@
-//! Drawings as SVG markup, and their rendering as pixels with a font that travels in the binary.
+//! Drawings as SVG markup, and their rendering to pixels with a font that is compiled in.
 
 use std::sync::{Arc, LazyLock};
 
@@ -6,7 +6,7 @@ use resvg::{tiny_skia, usvg};
 
 use crate::{Error, Result};
 
-/// A drawing of this crate's own making: its text is escaped, it has no scripts and loads nothing.
+/// A drawing made by this crate: its text is escaped, and it has no scripts and loads nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Svg(String);
 
@@ -20,7 +20,7 @@ impl Svg {
         Self(markup)
     }
 
-    /// The drawing as PNG, `scale` pixels for each SVG unit.
+    /// The drawing as PNG, `scale` pixels per SVG unit.
     ///
     /// # Errors
     /// [`Error::Figure`] if the scale is not positive or the image too large to hold.

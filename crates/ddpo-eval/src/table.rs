@@ -2,14 +2,14 @@
 
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, presets::UTF8_HORIZONTAL_ONLY};
 
-use crate::claims::Verdict;
+use crate::claims::ClaimResult;
 
 /// Width of tables where there is no terminal, as in a log file.
 pub const WIDTH_WITHOUT_TERMINAL: u16 = 100;
 
 /// Text in rows and columns.
 ///
-/// Columns in which every cell is a number are set to the right; long cells are broken to fit the width.
+/// Columns of numbers are right-aligned; long cells are wrapped to fit the width.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Table {
     header: Vec<String>,
@@ -17,7 +17,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// With these column heads.
+    /// An empty table with these column headings.
     pub fn new<T: Into<String>>(header: impl IntoIterator<Item = T>) -> Self {
         Self {
             header: header.into_iter().map(Into::into).collect(),
@@ -25,7 +25,7 @@ impl Table {
         }
     }
 
-    /// Adds a row; cells that are missing are empty, those beyond the header are left out.
+    /// Adds a row; missing cells are empty, cells beyond the header are dropped.
     pub fn row<T: Into<String>>(mut self, cells: impl IntoIterator<Item = T>) -> Self {
         let mut row: Vec<String> = cells.into_iter().map(Into::into).collect();
         row.resize(self.header.len(), String::new());
@@ -33,8 +33,8 @@ impl Table {
         self
     }
 
-    /// Claims with their verdicts.
-    pub fn of_verdicts(verdicts: &[Verdict]) -> Self {
+    /// One row per claim and run.
+    pub fn of_verdicts(verdicts: &[ClaimResult]) -> Self {
         let empty = Self::new(["", "run", "claim", "measured"]);
         verdicts.iter().fold(empty, |table, v| {
             table.row([

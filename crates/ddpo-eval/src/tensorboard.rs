@@ -1,8 +1,8 @@
 //! Scalars for TensorBoard, in its own file format.
 //!
 //! An events file is a list of records (length, masked CRC-32C of the length, payload, masked CRC-32C of the
-//! payload), each payload a `tensorflow.Event` in Protocol Buffers' wire format. Scalars need six fields of
-//! it, written here by hand; the one crate that does this (tensorboard-rs) brings an image library and a
+//! payload), each payload a `tensorflow.Event` in Protocol Buffers' wire format. Scalars need six of its
+//! fields, written here by hand; the one crate that does this (tensorboard-rs) brings an image library and a
 //! protobuf version with a published vulnerability.
 
 use std::{
@@ -25,7 +25,7 @@ impl EventFile {
     /// such a file is there already.
     ///
     /// A resumed run begins a new file and gives the first step that it will write: TensorBoard then drops
-    /// what an earlier file says of that step and later ones.
+    /// that step and later ones of earlier files.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -39,7 +39,7 @@ impl EventFile {
         Ok(events)
     }
 
-    /// Where it is.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -104,7 +104,7 @@ fn event(wall_time: f64, step: u64, payload: Payload<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     key(&mut out, 1, 1);
     out.extend(wall_time.to_le_bytes());
-    // Protocol Buffers leave out what has its default value.
+    // Protocol Buffers omit default values.
     if step > 0 {
         key(&mut out, 2, 0);
         varint(&mut out, step);

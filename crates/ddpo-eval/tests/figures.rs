@@ -3,7 +3,7 @@
 use ddpo_eval::{
     Svg,
     figure::{Curve, CurvePoint, RewardFigure, Series},
-    runs::{Metrics, Run, SampleRow},
+    runs::{MetricsTable, Run, SampleRecord},
 };
 
 fn curve(start: f64, slope: f64, wobble: f64) -> Curve {
@@ -131,7 +131,7 @@ fn degenerate_runs_still_make_a_figure() {
 
 #[test]
 fn a_curve_counts_every_query_and_averages_what_is_a_number() {
-    let row = |epoch, reward| SampleRow {
+    let row = |epoch, reward| SampleRecord {
         epoch,
         sample_id: 0,
         prompt: "cat".to_owned(),
@@ -161,7 +161,7 @@ fn bands_are_over_seeds_where_there_are_several() {
     let run = |algorithm: &str, seed: u64| Run {
         algorithm: algorithm.to_owned(),
         seed,
-        metrics: Metrics::default(),
+        metrics: MetricsTable::default(),
         samples: Vec::new(),
         evals: Vec::new(),
     };

@@ -4,15 +4,15 @@ use ddpo_eval::{
     claims::{Claim, Metric, check},
     figure::{Curve, RewardFigure, Series},
     images::Png,
-    report::{About, Entry, Index, MetricChange, Pair, Report, RunSection, StandIn},
-    runs::{Metrics, Run, SampleRow},
+    report::{About, Index, IndexEntry, MetricChange, Pair, Report, RunSection, StandIn},
+    runs::{MetricsTable, Run, SampleRecord},
 };
 use ddpo_reward::Images;
 
 const HOSTILE: &str = "</code></pre><script>alert(1)</script><img src=x onerror='alert(2)'>&\"";
 
 fn run(seed: u64) -> Run {
-    let row = |epoch: u64, i: u64| SampleRow {
+    let row = |epoch: u64, i: u64| SampleRecord {
         epoch,
         sample_id: epoch * 4 + i,
         prompt: HOSTILE.to_owned(),
@@ -22,7 +22,7 @@ fn run(seed: u64) -> Run {
     Run {
         algorithm: HOSTILE.to_owned(),
         seed,
-        metrics: Metrics::default(),
+        metrics: MetricsTable::default(),
         samples: (0..3)
             .flat_map(|e| (0..4).map(move |i| row(e, i)))
             .collect(),
@@ -88,13 +88,13 @@ fn report(n_runs: u64) -> Report {
         verdicts: check(&[claim], &runs),
         figures: vec![(figure.svg().unwrap(), HOSTILE.to_owned())],
         panel: vec![(figure.svg().unwrap(), HOSTILE.to_owned())],
-        useful: vec![(HOSTILE.to_owned(), HOSTILE.to_owned())],
+        early_stops: vec![(HOSTILE.to_owned(), HOSTILE.to_owned())],
         runs: runs.iter().map(section).collect(),
         command: HOSTILE.to_owned(),
     }
 }
 
-/// The start tags of the page, comments and text left out.
+/// The start tags of the page, without comments and text.
 fn tags(html: &str) -> Vec<&str> {
     html.split('<')
         .skip(1)
@@ -170,15 +170,15 @@ fn several_runs_get_an_index_and_one_run_none() {
 fn an_empty_report_is_a_page_all_the_same() {
     let html = Report::default().html();
     assert!(html.starts_with("<!DOCTYPE html>"));
-    assert!(html.contains("states no claims"));
+    assert!(html.contains("makes no claims"));
 }
 
 #[test]
-fn an_index_has_every_figure_and_verdict_and_escapes_what_it_is_given() {
+fn an_index_has_every_figure_and_claim_and_escapes_all_text() {
     let r = report(2);
     let index = Index {
         preset: HOSTILE.to_owned(),
-        entries: vec![Entry {
+        entries: vec![IndexEntry {
             experiment: "aesthetic".to_owned(),
             title: HOSTILE.to_owned(),
             about: about(),
@@ -186,7 +186,7 @@ fn an_index_has_every_figure_and_verdict_and_escapes_what_it_is_given() {
             verdicts: r.verdicts.clone(),
             figures: r.figures.clone(),
             panel: r.panel.clone(),
-            useful: r.useful.clone(),
+            early_stops: r.early_stops.clone(),
             progress: r
                 .runs
                 .iter()
@@ -202,7 +202,7 @@ fn an_index_has_every_figure_and_verdict_and_escapes_what_it_is_given() {
     let html = index.html();
     assert!(tags(&html).iter().all(|tag| !tag.starts_with("script")));
     assert!(html.contains("href=\"./aesthetic/report.html\""));
-    assert!(html.contains("not all that the paper found"));
+    assert!(html.contains("not all findings reproduced"));
     assert_eq!(
         html.matches("<svg").count(),
         r.figures.len() + r.panel.len()

@@ -4,6 +4,7 @@
 //! when something writes to it. A tensor that is to be converted or moved is read by itself, so that what is
 //! not needed any more is given back at once. Either way the weights are in memory once.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -30,7 +31,8 @@ enum Source {
         /// The whole file as bytes, mapped when it is first asked for.
         map: OnceCell<Tensor>,
     },
-    Static(&'static [u8]),
+    /// Of the program itself, or from memory.
+    Bytes(Cow<'static, [u8]>),
 }
 
 impl Reader {
@@ -68,24 +70,26 @@ impl Reader {
         })
     }
 
-    /// Of a file that is part of the program.
+    /// Of a file that is part of the program, or in memory.
     ///
     /// # Errors
     /// [`Error::Damaged`] if its header lies.
-    pub(crate) fn embedded(name: &str, bytes: &'static [u8]) -> Result<Self> {
-        let length = header_length(name, bytes, bytes.len() as u64)?;
+    pub(crate) fn of_bytes(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
+        let bytes = bytes.into();
+        let length = header_length(name, &bytes, bytes.len() as u64)?;
         let (header, data) = bytes[LENGTH..].split_at(length);
+        let index = Index::new(name, header, data.len() as u64)?;
         Ok(Self {
             name: name.to_owned(),
-            index: Index::new(name, header, data.len() as u64)?,
-            source: Source::Static(bytes),
+            index,
+            source: Source::Bytes(bytes),
         })
     }
 
     /// A tensor in memory of its own, on the CPU, in the file's kind.
     pub(crate) fn read(&self, name: &str, place: &Place) -> std::result::Result<Tensor, String> {
         let (file, path) = match &self.source {
-            Source::Static(bytes) => {
+            Source::Bytes(bytes) => {
                 let start = place.start as usize;
                 let data = bytes.get(start..start + place.n_bytes);
                 let data = data.ok_or_else(|| format!("`{name}` lies beyond the end"))?;

@@ -40,7 +40,7 @@ pub enum Command {
     Reproduce(ReproduceArgs),
     /// Samples images from a model
     #[command(
-        after_help = "Example: ddpo sample --model pocket --prompt cat --prompt dog --steps 20 --out images"
+        after_help = "Example: ddpo sample --model pocket --prompt cat --prompt dog --negative blue --height 96 --steps 20 --out images"
     )]
     Sample(SampleArgs),
     /// Scores images with a reward
@@ -154,6 +154,15 @@ pub struct SampleArgs {
     /// What to show; repeatable
     #[arg(long, required = true)]
     pub prompt: Vec<String>,
+    /// What not to show: guidance leads away from it
+    #[arg(long, default_value = "")]
+    pub negative: String,
+    /// Height in pixels; the model's own when not given
+    #[arg(long)]
+    pub height: Option<u64>,
+    /// Width in pixels; the model's own when not given
+    #[arg(long)]
+    pub width: Option<u64>,
     /// LoRA file, or a folder with one, that training, diffusers or peft wrote
     #[arg(long)]
     pub lora: Option<PathBuf>,
@@ -251,8 +260,9 @@ pub struct ExportArgs {
 pub struct EvalArgs {
     /// A run's folder
     pub run: PathBuf,
-    /// Prompt set, as `unseen-animals`; those of the run's own evaluations when not given
-    #[arg(long, value_name = "SET")]
+    /// Prompt set, as `unseen-animals`, or a file with a prompt a line or JSON Lines; the run's own evaluations when not
+    /// given
+    #[arg(long, value_name = "SET|FILE")]
     pub prompts: Option<String>,
     /// Images of each set, before and after; as many as in the run's own evaluations when not given
     #[arg(long)]

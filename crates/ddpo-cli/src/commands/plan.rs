@@ -2,7 +2,7 @@
 
 use crate::commands::args::PlanArgs;
 use crate::config::resolved;
-use crate::config::{Method, Plan, Train};
+use crate::config::{DdpoPlan, Method, Plan, Train};
 use crate::failure::{Exit, Result};
 
 use super::probe;
@@ -76,6 +76,9 @@ fn derived(plan: &Plan) -> Vec<String> {
             guidance.batch
         ),
     });
+    if let Method::Ddpo(ddpo) = &plan.method {
+        lines.extend(groups(ddpo));
+    }
     if let Train::Lora {
         rank,
         alpha,
@@ -93,4 +96,20 @@ fn derived(plan: &Plan) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// How samples of an epoch belong together, where they do.
+fn groups(ddpo: &DdpoPlan) -> Option<String> {
+    let (samples, together) = (ddpo.samples_per_epoch, ddpo.samples_per_prompt);
+    let noise = match ddpo.shared_noise {
+        true => "the same initial latent",
+        false => "initial latents of their own",
+    };
+    (together > 1).then(|| {
+        format!(
+            "{samples} samples / {together} a prompt = {} prompts an epoch, from {noise}; baseline: {}",
+            samples.div_ceil(together),
+            ddpo.baseline.name()
+        )
+    })
 }

@@ -28,10 +28,48 @@ pub struct DdpoPlan {
     pub stats_buffer_size: usize,
     /// Rewards that a prompt needs before its own statistics count.
     pub stats_min_count: usize,
+    /// What a reward is compared with.
+    pub baseline: BaselineKind,
+    /// Neighbouring samples of an epoch that share a prompt.
+    pub samples_per_prompt: usize,
+    /// Whether samples that share a prompt begin from the same initial latent.
+    pub shared_noise: bool,
+}
+
+/// What a sample's reward is compared with to become its advantage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BaselineKind {
+    /// Rewards that its prompt had in this and earlier epochs (Black et al. 2023, appendix D.3).
+    Prompt,
+    /// All rewards of the epoch.
+    Batch,
+    /// Rewards of the samples of this epoch that share its prompt: GRPO's group.
+    Group,
+}
+
+impl BaselineKind {
+    /// Names in configurations.
+    pub const NAMES: [(&'static str, Self); 3] = [
+        ("prompt", Self::Prompt),
+        ("batch", Self::Batch),
+        ("group", Self::Group),
+    ];
+
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prompt => "prompt",
+            Self::Batch => "batch",
+            Self::Group => "group",
+        }
+    }
 }
 
 /// Keys that may be there while another algorithm trains.
-pub(super) const KEYS: [&str; 10] = [
+pub(super) const KEYS: [&str; 13] = [
+    "rl.baseline",
+    "rl.samples_per_prompt",
+    "rl.shared_noise",
     "rl.clip_range",
     "rl.advantage_clip",
     "rl.samples_per_epoch",
@@ -60,12 +98,39 @@ pub(super) fn read(r: &mut Reader, algorithm: Algorithm) -> DdpoPlan {
         ratio_bound: r.number("rl.ratio_bound", tiny..=1e9),
         stats_buffer_size: r.count("rl.stats.buffer_size", 1..=1_000_000) as usize,
         stats_min_count: r.count("rl.stats.min_count", 1..=1_000_000) as usize,
+        baseline: r.choice("rl.baseline", &BaselineKind::NAMES),
+        samples_per_prompt: r.count("rl.samples_per_prompt", 1..=1_000_000) as usize,
+        shared_noise: r.get("rl.shared_noise", "true or false"),
     };
     plan.check(r, algorithm);
+    plan.check_groups(r);
     plan
 }
 
 impl DdpoPlan {
+    /// Whether samples that share a prompt are enough, and come out even.
+    fn check_groups(&self, r: &mut Reader) {
+        let (samples, together) = (self.samples_per_epoch, self.samples_per_prompt);
+        let alone = together == 1;
+        if self.baseline == BaselineKind::Group && alone {
+            let problem = "is 1, and rl.baseline is \"group\": a sample has no others to be compared with, expected at least 2";
+            r.problem("rl.samples_per_prompt", problem);
+        }
+        if self.baseline == BaselineKind::Group && together > 1 && !samples.is_multiple_of(together)
+        {
+            let problem = format!(
+                "is {together}: {samples} samples = {} × {together} + {} leave a group with fewer",
+                samples / together,
+                samples % together
+            );
+            r.problem("rl.samples_per_prompt", problem);
+        }
+        if self.shared_noise && alone {
+            let problem = "is true, and rl.samples_per_prompt is 1: there is nobody to share with, expected at least 2";
+            r.problem("rl.shared_noise", problem);
+        }
+    }
+
     /// What no single key shows; the arithmetic is in the message.
     fn check(&self, r: &mut Reader, algorithm: Algorithm) {
         let (samples, updates) = (self.samples_per_epoch, self.updates_per_epoch);

@@ -39,6 +39,8 @@ fn network(r: &mut Reader, key: &str) -> NetworkPlan {
         key,
         "a folder, or a name on the hub as OWNER/NAME or OWNER/NAME@COMMIT",
     );
+    let weights = r.beside(key, &weights);
+    r.replace(key, weights.clone());
     let device: String = r.get("reward.device", "cpu or cuda:N");
     if let Err(error) = ddpo_torch::parse_device(&device)
         && r.is_set("reward.device")

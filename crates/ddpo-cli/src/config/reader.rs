@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
 use figment::Figment;
 use figment::value::Value;
 use serde::de::DeserializeOwned;
 
+use super::layers::Layers;
 use crate::failure::{Failure, Result};
 use crate::suggest::nearest;
 
@@ -43,11 +45,12 @@ impl fmt::Display for Problem {
 }
 
 /// Sections that hold other layers or lists, and no keys of their own.
-const LAYERS: [&str; 3] = ["algorithms", "presets", "arms"];
+const LAYERS: [&str; 3] = ["algorithms", "presets", "variants"];
 
 /// Reads keys of a figment; a bad or missing value is noted, and stands in as the type's default.
 #[derive(Debug)]
 pub struct Reader {
+    layers: Layers,
     figment: Figment,
     entries: Vec<Entry>,
     known: BTreeSet<String>,
@@ -56,9 +59,10 @@ pub struct Reader {
 
 impl Reader {
     /// A reader of merged layers.
-    pub fn new(figment: Figment) -> Self {
+    pub fn new(layers: Layers) -> Self {
         Self {
-            figment,
+            figment: layers.merged.clone(),
+            layers,
             entries: Vec::new(),
             known: BTreeSet::new(),
             problems: Vec::new(),
@@ -152,6 +156,76 @@ impl Reader {
     /// Whether a key has a value.
     pub fn is_set(&self, key: &str) -> bool {
         self.figment.find_value(key).is_ok()
+    }
+
+    /// How high the highest layer is that has this key; layers are numbered from the lowest.
+    pub fn height(&self, key: &str) -> Option<usize> {
+        self.layers.height(key)
+    }
+
+    /// Of keys that replace each other, the one in the highest layer; two in one layer are a problem.
+    pub fn highest(&mut self, keys: &[&'static str]) -> Option<&'static str> {
+        self.allow(keys);
+        let top = keys.iter().filter_map(|key| self.height(key)).max()?;
+        let there = |key: &&&str| self.height(key) == Some(top);
+        let there: Vec<&str> = keys.iter().filter(there).copied().collect();
+        if let [first, second, ..] = there[..] {
+            let problem = format!("is there beside `{first}`, which it would replace: remove one");
+            self.problem(second, problem);
+        }
+        keys.iter().copied().find(|key| there[0] == *key)
+    }
+
+    /// A whole number within a range that may be left out.
+    pub fn find_count(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
+        self.known.insert(key.to_owned());
+        self.is_set(key).then(|| self.count(key, range))
+    }
+
+    /// A file; its path is relative to the folder of the configuration that names it, and absolute from here on.
+    pub fn file(&mut self, key: &str, expected: &str) -> PathBuf {
+        let named: String = self.get(key, expected);
+        let path = self.folder(key).join(named);
+        let path = std::path::absolute(&path).unwrap_or(path);
+        self.replace(key, path.to_string_lossy().into_owned());
+        path
+    }
+
+    /// What is there under this name beside the configuration that a key comes from, as an absolute path; the name as it
+    /// is where there is nothing: it may be of something else than a file, or of a file where we are.
+    pub fn beside(&self, key: &str, name: &str) -> String {
+        let folder = self.folder(key);
+        let path = folder.join(name);
+        if folder.as_os_str().is_empty() || name.is_empty() || !path.exists() {
+            return name.to_owned();
+        }
+        let path = std::path::absolute(&path).unwrap_or(path);
+        path.to_string_lossy().into_owned()
+    }
+
+    /// The folder of the configuration that a key's value comes from; nothing for a key of the command line.
+    fn folder(&self, key: &str) -> PathBuf {
+        let metadata = self.figment.find_metadata(key);
+        let file = metadata.and_then(|it| it.source.as_ref()?.file_path());
+        let folder = file.and_then(Path::parent);
+        folder.unwrap_or(Path::new("")).to_owned()
+    }
+
+    /// Puts what was made of a key's value in place of it.
+    pub fn replace(&mut self, key: &str, value: impl Into<Value>) {
+        let value = show(&value.into());
+        for entry in self.entries.iter_mut().filter(|entry| entry.key == key) {
+            entry.value.clone_from(&value);
+        }
+    }
+
+    /// Adds what follows from other keys to the resolved configuration.
+    pub fn derive(&mut self, key: &str, value: impl Into<Value>, from: &str) {
+        self.entries.push(Entry {
+            key: key.to_owned(),
+            value: show(&value.into()),
+            from: from.to_owned(),
+        });
     }
 
     /// Names of the tables in a section, in their order in the file.

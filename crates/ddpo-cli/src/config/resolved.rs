@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::layers::DEFAULT;
 use super::plan::Plan;
 use super::reader::Entry;
 use crate::failure::{Exit, Failure, OrExit, Result};
@@ -91,7 +92,9 @@ fn same_run(file: &Path, entries: &[Entry]) -> Result<()> {
             .split('.')
             .try_fold(&stored, |value, key| value.get(key));
         let was = was.map(toml::Value::to_string);
-        if was.as_deref() != Some(&entry.value) {
+        // A key that there was not when the run was made did then what its default does now.
+        let is_new = was.is_none() && entry.from == DEFAULT;
+        if was.as_deref() != Some(&entry.value) && !is_new {
             let was = was.unwrap_or_else(|| "not there".into());
             differences.push(format!("`{}` was {was}, is {}", entry.key, entry.value));
         }

@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use ddpo_encoder::Rescaling;
 use ddpo_pocket::content::JudgeReward;
-use ddpo_reward::prompts::{PromptSet, numbered};
+use ddpo_pocket::scene::SCENE_SIDE;
+use ddpo_reward::prompts::numbered;
 use ddpo_reward::vlm::{Question, Wording, counting_questions};
 use ddpo_reward::{Aesthetic, CommandReward, Composite, ImageRewardScore, VlmBertScore, Vqa};
 use ddpo_train::Retry;
 
-use super::layers::reward_layer;
+use super::layers::reward_layers;
 use super::networks::{self, NetworkPlan};
-use super::plan::POCKET;
+use super::plan::{POCKET, SamplerPlan};
+use super::prompts::Prompts;
 use super::reader::Reader;
 use super::services::{self, CachePlan, CommandPlan, EncoderPlan, VlmPlan};
 use crate::failure::Result;
@@ -240,8 +242,8 @@ impl RewardPlan {
         }
     }
 
-    /// Notes prompts that the reward cannot be asked about.
-    pub(super) fn check_prompts(&self, r: &mut Reader, key: &str, set: PromptSet) {
+    /// Notes prompts that the reward cannot be asked about, which the highest of some keys names.
+    pub(super) fn check_prompts(&self, r: &mut Reader, keys: &[&'static str], set: &Prompts) {
         let prompts = set.prompts();
         for kind in self.kind.leaves() {
             let bad = match kind {
@@ -249,12 +251,12 @@ impl RewardPlan {
                     .iter()
                     .find_map(|p| counting_questions(p).err())
                     .map(|error| format!("vlm-counting cannot count: {error}")),
-                RewardKind::Judge => JudgeReward::check(&prompts)
+                RewardKind::Judge => JudgeReward::check(prompts)
                     .err()
                     .map(|error| format!("judge cannot judge: {error}")),
                 _ => None,
             };
-            if let Some(error) = bad {
+            if let (Some(error), Some(key)) = (bad, r.highest(keys)) {
                 r.problem(key, format!("has {}, whose prompts {error}", set.name()));
             }
         }
@@ -275,6 +277,22 @@ impl RewardPlan {
         if let Err(error) = JudgeReward::check(&numbered(progress.iter().cloned())) {
             let problem = format!("has a prompt that judge cannot judge: {error}");
             r.problem("progress.prompts", problem);
+        }
+    }
+
+    /// Notes images of a size that the judge does not know.
+    pub(super) fn check_size(&self, r: &mut Reader, sampler: &SamplerPlan) {
+        if !self.kind.leaves().contains(&&RewardKind::Judge) {
+            return;
+        }
+        for (key, size) in [("height", sampler.height), ("width", sampler.width)] {
+            if let Some(size) = size.filter(|&size| size != SCENE_SIDE as u64) {
+                let problem = format!(
+                    "is {size}: the reward judge knows drawings of 64x64 pixels and nothing else, expected 64, or \
+                     another reward.kind"
+                );
+                r.problem(&format!("sampler.{key}"), problem);
+            }
         }
     }
 
@@ -304,7 +322,7 @@ impl RewardPlan {
 
     /// A reward by itself, without a run: its kind and `reward.…=VALUE` pairs.
     pub fn alone(kind: &str, set: &[String]) -> Result<Self> {
-        let mut reader = Reader::new(reward_layer(kind, set)?);
+        let mut reader = Reader::new(reward_layers(kind, set)?);
         let plan = Self::read(&mut reader);
         reader.finish()?;
         Ok(plan)

@@ -7,24 +7,28 @@ use tch::Device;
 
 use super::method::Algorithm;
 use super::plan::{
-    ClaimRow, DTYPES, ModelPlan, ModelSource, PolicyPlan, ProgressPlan, ReproducePlan, RlPlan,
-    RunPlan, SamplerPlan, Train,
+    ClaimRow, DTYPES, ModelPlan, ModelSource, POCKET, PolicyPlan, ProgressPlan, ReproducePlan,
+    RlPlan, RunPlan, SamplerPlan, Train,
 };
+use super::prompts::{self, Prompts};
 use super::reader::Reader;
 use crate::suggest::{instead, nearest};
 
-/// A resolved configuration names its arm, and has the sections of none.
-pub(super) fn arm(r: &mut Reader) -> Option<String> {
-    let arm: String = r.find("arm", "the name of an arm of the experiment")?;
-    let known = r.tables("arms");
-    if !known.is_empty() && !known.contains(&arm) {
-        let hint = match nearest(&arm, known.iter().map(String::as_str)) {
+/// A resolved configuration names its variant, and has the sections of none.
+pub(super) fn variant(r: &mut Reader) -> Option<String> {
+    let variant: String = r.find("variant", "the name of a variant of the experiment")?;
+    let known = r.tables("variants");
+    if !known.is_empty() && !known.contains(&variant) {
+        let hint = match nearest(&variant, known.iter().map(String::as_str)) {
             Some(near) => format!("did you mean \"{near}\"?"),
             None => format!("expected one of {}", known.join(", ")),
         };
-        r.problem("arm", format!("is \"{arm}\", which is no arm: {hint}"));
+        r.problem(
+            "variant",
+            format!("is \"{variant}\", which is no variant: {hint}"),
+        );
     }
-    Some(arm)
+    Some(variant)
 }
 
 pub(super) fn run(r: &mut Reader, algorithm: Algorithm) -> RunPlan {
@@ -76,6 +80,19 @@ fn parse_seconds(text: &str) -> Option<f64> {
         .map(|number| number * factor)
 }
 
+/// A folder may be beside the configuration; `pocket` is never one.
+fn path(r: &mut Reader) -> String {
+    let key = "model.path";
+    let expected = "pocket, a folder in the diffusers layout, or a name on the hub";
+    let path: String = r.get(key, expected);
+    if path == POCKET {
+        return path;
+    }
+    let path = r.beside(key, &path);
+    r.replace(key, path.clone());
+    path
+}
+
 /// `on_paper`: nothing is computed, so that the device need not be there.
 pub(super) fn model(r: &mut Reader, on_paper: bool) -> ModelPlan {
     let name: String = r.get("model.device", "cpu or cuda:N");
@@ -90,10 +107,7 @@ pub(super) fn model(r: &mut Reader, on_paper: bool) -> ModelPlan {
         Device::Cpu
     });
     let source = ModelSource {
-        path: r.get(
-            "model.path",
-            "pocket, a folder in the diffusers layout, or a name on the hub",
-        ),
+        path: path(r),
         revision: r.find("model.revision", "a commit, 40 hexadecimal digits"),
     };
     ModelPlan {
@@ -137,6 +151,8 @@ pub(super) fn sampler(r: &mut Reader) -> SamplerPlan {
         eta,
         guidance_scale: r.number("sampler.guidance_scale", 0.0..=100.0),
         batch: r.count("sampler.batch", 1..=100_000) as usize,
+        height: r.find_count("sampler.height", 1..=16_384),
+        width: r.find_count("sampler.width", 1..=16_384),
     }
 }
 
@@ -155,9 +171,28 @@ pub(super) fn rl(r: &mut Reader) -> RlPlan {
     }
 }
 
-pub(super) fn progress(r: &mut Reader) -> ProgressPlan {
+/// How many prompts of one's own are drawn through training.
+const SHOWN: usize = 8;
+
+/// Images through training. As with evaluations, prompts of one's own replace those named below them.
+pub(super) fn progress(r: &mut Reader, drawn: &Prompts) -> ProgressPlan {
+    let (key, own) = ("progress.prompts", prompts::height(r, drawn));
+    r.allow(&[key]);
+    let prompts = match own.is_some() && r.height(key) < own {
+        true => {
+            let mut first: Vec<String> = Vec::new();
+            for prompt in drawn.prompts() {
+                if first.len() < SHOWN && !first.contains(&prompt.text) {
+                    first.push(prompt.text.clone());
+                }
+            }
+            r.derive(key, first.clone(), "the first of the run's own prompts");
+            first
+        }
+        false => r.get(key, "a list of prompts"),
+    };
     ProgressPlan {
-        prompts: r.get("progress.prompts", "a list of prompts"),
+        prompts,
         every: r.count("progress.every", 1..=1_000_000),
     }
 }
@@ -174,8 +209,8 @@ pub(super) fn for_reports(r: &mut Reader) {
 
 pub(super) fn reproduce(r: &mut Reader) -> ReproducePlan {
     let plan = ReproducePlan {
-        algorithms: r.get("reproduce.algorithms", "a list of algorithms or arms"),
-        arms: r.tables("arms"),
+        algorithms: r.get("reproduce.algorithms", "a list of algorithms or variants"),
+        variants: r.tables("variants"),
         seeds: r.count("reproduce.seeds", 1..=1000),
     };
     claims(r, &plan);
@@ -196,9 +231,13 @@ fn claims(r: &mut Reader, plan: &ReproducePlan) {
             Err(error) => r.problem("claims", format!("row {row}: {error}; expected {expected}")),
         }
     }
-    // The configuration that a run writes has no arms, and names them in `reproduce.algorithms`.
-    let arms = plan.arms.iter().chain(&plan.algorithms).map(String::as_str);
-    let known: Vec<&str> = arms
+    // The configuration that a run writes has no variants, and names them in `reproduce.algorithms`.
+    let variants = plan
+        .variants
+        .iter()
+        .chain(&plan.algorithms)
+        .map(String::as_str);
+    let known: Vec<&str> = variants
         .chain(Algorithm::NAMES.iter().map(|(name, _)| *name))
         .collect();
     for name in rows.iter().flat_map(ClaimRow::names) {

@@ -148,6 +148,8 @@ pub(super) fn command(r: &mut Reader) -> CommandPlan {
     if r.is_set(key) && command.first().is_none_or(|program| program.is_empty()) {
         r.problem(key, format!("is empty: expected {expected}"));
     }
+    let command: Vec<String> = command.iter().map(|part| r.beside(key, part)).collect();
+    r.replace(key, command.clone());
     CommandPlan {
         config: CommandConfig {
             command,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ddpo_eval::evals::{EvalRow, Evaluation as Drawn, evaluations, measures, paired};
+use ddpo_eval::evals::{EvalRow, EvalRows, evaluations, metric_names, paired};
 use ddpo_eval::stats::{Summary, bootstrap_mean, paired_difference};
 use ddpo_eval::table::Table;
 
@@ -34,9 +34,16 @@ pub fn compare(out: &Path, plan: &Plan, epochs: u64) -> Result<()> {
 }
 
 /// Means ± standard error, and the mean of the paired differences with a bootstrap interval.
-fn table(reward: &str, rows: &[EvalRow], before: &Drawn<'_>, after: &Drawn<'_>) -> Result<Table> {
+fn table(
+    reward: &str,
+    rows: &[EvalRow],
+    before: &EvalRows<'_>,
+    after: &EvalRows<'_>,
+) -> Result<Table> {
     let mut table = Table::new(["", "before", "after", "difference", "95 % interval"]);
-    let panel = measures(rows).into_iter().map(|name| (name, Some(name)));
+    let panel = metric_names(rows)
+        .into_iter()
+        .map(|name| (name, Some(name)));
     for (label, measure) in std::iter::once((reward, None)).chain(panel) {
         let doing = format!("`{label}` cannot be compared");
         let (a, b) = paired(before, after, measure)

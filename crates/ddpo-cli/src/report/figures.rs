@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use ddpo_eval::Svg;
-use ddpo_eval::evals::measures;
+use ddpo_eval::evals::metric_names;
 use ddpo_eval::figure::RewardFigure;
 use ddpo_eval::runs::Run;
 
@@ -74,7 +74,7 @@ fn of_reward(records: &[&Record], suffix: &str, folder: &Path) -> Result<Vec<(Sv
 fn panel(records: &[Record], folder: &Path) -> Result<Vec<(Svg, String)>> {
     let runs = runs(records);
     let mut drawn = Vec::new();
-    for name in distinct(runs.iter().flat_map(|run| measures(&run.evals))) {
+    for name in distinct(runs.iter().flat_map(|run| metric_names(&run.evals))) {
         let label = match Measure::by_name(name) {
             Some(measure) => measure.label(),
             None => name,

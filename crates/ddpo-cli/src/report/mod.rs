@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ddpo_eval::claims::ClaimsFile;
-use ddpo_eval::evals::measures;
-use ddpo_eval::hacking_onset::Rule;
+use ddpo_eval::evals::{metric_names, sets};
+use ddpo_eval::hacking_onset::OnsetRule;
 use ddpo_eval::images::{Png, ProgressSheet};
-use ddpo_eval::report::{Entry, MetricChange, Pair, Report, RunSection, StandIn};
+use ddpo_eval::report::{IndexEntry, MetricChange, Pair, Report, RunSection, StandIn};
 use ddpo_eval::runs::Run;
 use ddpo_reward::{Reward, RewardInfo};
 
@@ -49,7 +49,7 @@ pub struct Written {
     /// Every claim, checked.
     pub claims: ClaimsFile,
     /// Its part of an index.
-    pub entry: Entry,
+    pub entry: IndexEntry,
 }
 
 /// Writes claims.json and figures into `folder`, and the report to `out`.
@@ -80,13 +80,13 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
         verdicts,
         figures: figures.rewards,
         panel: figures.panel,
-        useful: records.iter().filter_map(useful).collect(),
+        early_stops: records.iter().filter_map(early_stop).collect(),
         runs: sections,
         command,
     };
     output::write(&folder.join("claims.json"), &claims.to_json())?;
     output::write(out, &report.html())?;
-    let entry = Entry {
+    let entry = IndexEntry {
         experiment: report.experiment,
         title: report.title,
         about: report.about,
@@ -94,7 +94,7 @@ pub fn write(records: &[Record], folder: &Path, out: &Path, command: &str) -> Re
         verdicts: report.verdicts,
         figures: report.figures,
         panel: report.panel,
-        useful: report.useful,
+        early_stops: report.early_stops,
         progress: progress(records, report.runs),
         link: String::new(),
         n_runs: records.len(),
@@ -128,12 +128,13 @@ fn reward_info(record: &Record) -> Result<RewardInfo> {
         .ok_or_else(|| Failure::new(Exit::Data, format!("the run's reward `{kind}` is unknown")))
 }
 
-/// Whether reward and judge have parted, in a sentence; none where no judge looked.
-fn useful(record: &Record) -> Option<(String, String)> {
+/// Whether and where reward hacking begins, as a sentence; `None` without a held-out judge.
+fn early_stop(record: &Record) -> Option<(String, String)> {
     let eval = &record.config.eval;
     let stop_rule = eval.stop_rule.as_ref()?;
-    let rule = Rule {
-        set: eval.sets.first()?,
+    let rule = OnsetRule {
+        // A run on prompts of its own names no set.
+        set: sets(&record.run.evals).first()?,
         judge: &stop_rule.judge,
         standard_errors: stop_rule.standard_errors,
     };
@@ -141,7 +142,7 @@ fn useful(record: &Record) -> Option<(String, String)> {
         Ok(found) => found.statement(&rule),
         Err(reason) => reason,
     };
-    let is_measured = measures(&record.run.evals).contains(&rule.judge);
+    let is_measured = metric_names(&record.run.evals).contains(&rule.judge);
     is_measured.then(|| (title(record), statement))
 }
 

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ddpo_eval::claims::{Claim, Verdict};
+use ddpo_eval::claims::{Claim, ClaimResult};
 use ddpo_eval::evals::EvalRow;
 use ddpo_eval::report::About;
-use ddpo_eval::runs::{Metrics, Run, read_samples};
+use ddpo_eval::runs::{MetricsTable, Run, read_samples};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -36,8 +36,9 @@ pub struct RunConfig {
     pub experiment: String,
     /// Its title.
     pub title: String,
-    /// The arm of the experiment that the run is.
-    pub arm: Option<String>,
+    /// The variant of the experiment that the run is.
+    #[serde(alias = "arm")]
+    pub variant: Option<String>,
     /// `[run]`.
     pub run: RunPart,
     /// `[rl]`.
@@ -90,9 +91,6 @@ pub struct ProgressPart {
 /// Part of `[eval]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct EvalPart {
-    /// Prompt sets.
-    #[serde(default)]
-    pub sets: Vec<String>,
     /// When reward and judge have parted.
     pub stop_rule: Option<StopRulePart>,
 }
@@ -119,9 +117,13 @@ impl Record {
             format!("{} is damaged", path.join(MANIFEST).display()),
         )?;
         let run = Run {
-            algorithm: config.arm.as_ref().unwrap_or(&config.rl.algorithm).clone(),
+            algorithm: config
+                .variant
+                .as_ref()
+                .unwrap_or(&config.rl.algorithm)
+                .clone(),
             seed: config.run.seed,
-            metrics: Metrics::read(&path.join("metrics.csv"))
+            metrics: MetricsTable::read(&path.join("metrics.csv"))
                 .or_exit(Exit::Data, "cannot read the run's metrics")?,
             samples: read_samples(&path.join("samples.csv"))
                 .or_exit(Exit::Data, "cannot read the run's samples")?,
@@ -185,7 +187,7 @@ fn search(path: &Path, depth: usize, found: &mut Vec<PathBuf>) {
 }
 
 /// Every claim against the runs it speaks of; none about algorithms that are not there, as no one asked for them.
-pub fn check_claims(claims: &[ClaimRow], runs: &[Run]) -> Vec<Verdict> {
+pub fn check_claims(claims: &[ClaimRow], runs: &[Run]) -> Vec<ClaimResult> {
     let ran = |name: &str| runs.iter().any(|run| run.algorithm == name);
     let asked_for = claims.iter().filter(|row| row.names().all(ran));
     let verdicts = asked_for.flat_map(|row| {
@@ -235,7 +237,7 @@ mod tests {
         let run = |algorithm: &str| Run {
             algorithm: algorithm.to_owned(),
             seed: 42,
-            metrics: Metrics::default(),
+            metrics: MetricsTable::default(),
             samples: Vec::new(),
             evals: Vec::new(),
         };

@@ -18,7 +18,10 @@ pub fn of_plan(plan: &Plan, guidance: &GuidancePlan) -> Result<UniversalGuide> {
     let from = &plan.model;
     let whole = models::open(&from.source, from.device, Kind::Float)?;
     let doing = "universal guidance cannot be made";
-    let uncond = whole.prompts.encode(&[""]).or_exit(Exit::Data, doing)?;
+    let uncond = whole
+        .prompts
+        .encode(&[&plan.negative])
+        .or_exit(Exit::Data, doing)?;
     let net = models::frozen(whole.unet, None)?;
     let images = whole.images;
     Ok(UniversalGuide {

@@ -117,7 +117,7 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
         &mut optimizer,
         &*sampler,
         &rewards,
-        &prompts,
+        prompts,
         images_of,
     )
     .with_seed(plan.run.seed)

@@ -1,14 +1,14 @@
-//! Two means, what lies between them, and where they come from.
+//! The difference of two means, from the samples of training or of evaluations.
 
 use serde::{Deserialize, Serialize};
 
-use super::Metric;
-use crate::evals::{Evaluation, evaluations, paired, sets};
+use super::metric::Metric;
+use crate::evals::{EvalRows, evaluations, paired, sets};
 use crate::runs::{Run, rewards_by_epoch};
 use crate::stats::{Summary, paired_difference};
 use crate::{Error, Result};
 
-/// Two means and what lies between them.
+/// Two means and their difference.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Comparison {
@@ -20,7 +20,7 @@ pub struct Comparison {
     pub paired: bool,
     /// Mean of the second minus mean of the first.
     pub difference: f64,
-    /// Of the difference: `sqrt(se_first² + se_second²)`, or that of the mean of the paired differences.
+    /// Standard error of the difference: `sqrt(se_first² + se_second²)`, or that of the mean of the paired differences.
     pub standard_error: f64,
     /// `difference / standard_error`; absent if no value varied.
     pub standard_errors: Option<f64>,
@@ -71,10 +71,10 @@ impl Comparison {
 
 /// The end of a run against its start.
 pub(super) fn rise(run: &Run, metric: &Metric, epochs: usize) -> Result<Comparison, String> {
-    if let Some((set, measure)) = metric.evaluated() {
+    if let Some((set, name)) = metric.evaluated() {
         let all = evaluations(&run.evals, set);
         return match &all[..] {
-            [first, .., last] => compare_paired(first, last, measure),
+            [first, .., last] => compare_paired(first, last, name),
             _ => Err(format!(
                 "two evaluations of `{set}` are needed, {}",
                 evaluated(run, set, all.len())
@@ -93,21 +93,21 @@ pub(super) fn rise(run: &Run, metric: &Metric, epochs: usize) -> Result<Comparis
     compare(&all[..epochs], &all[all.len() - epochs..])
 }
 
-/// One run against another, at the same number of reward queries: the longer one has no head start.
+/// One run against another at the same number of reward queries, so that the longer one has no advantage.
 pub(super) fn lead(
     low: &Run,
     high: &Run,
     metric: &Metric,
     epochs: usize,
 ) -> Result<Comparison, String> {
-    if let Some((set, measure)) = metric.evaluated() {
+    if let Some((set, name)) = metric.evaluated() {
         let (low, high) = (evaluations(&low.evals, set), evaluations(&high.evals, set));
         let mut pairs = high.iter().filter_map(|b| {
-            let same = |a: &&Evaluation<'_>| a.reward_queries == b.reward_queries;
+            let same = |a: &&EvalRows<'_>| a.reward_queries == b.reward_queries;
             Some((low.iter().find(same)?, b))
         });
         return match pairs.next_back() {
-            Some((a, b)) if b.epoch > 0 => compare_paired(a, b, measure),
+            Some((a, b)) if b.epoch > 0 => compare_paired(a, b, name),
             _ => Err(format!(
                 "there are no evaluations of `{set}` after the same number of reward queries"
             )),
@@ -128,7 +128,7 @@ pub(super) fn lead(
 
 type Epochs = [(u64, Vec<f64>)];
 
-/// The longest beginnings of two runs that made the same number of reward queries.
+/// The longest prefixes of two runs that made the same number of reward queries.
 fn same_queries<'a>(a: &'a Epochs, b: &'a Epochs) -> (&'a Epochs, &'a Epochs) {
     let totals = |epochs: &Epochs| -> Vec<usize> {
         let sum = |total: &mut usize, (_, rewards): &(u64, Vec<f64>)| {
@@ -153,7 +153,7 @@ fn compare(first: &Epochs, second: &Epochs) -> Result<Comparison, String> {
             if bad > 0 {
                 let n = rewards.len();
                 return Err(format!(
-                    "{bad} of {n} rewards of epoch {epoch} are no numbers"
+                    "{bad} of {n} rewards of epoch {epoch} are not finite"
                 ));
             }
         }
@@ -168,15 +168,15 @@ fn compare(first: &Epochs, second: &Epochs) -> Result<Comparison, String> {
 
 /// Two evaluations of the same set, image by image.
 pub(crate) fn compare_paired(
-    first: &Evaluation<'_>,
-    second: &Evaluation<'_>,
-    measure: Option<&str>,
+    first: &EvalRows<'_>,
+    second: &EvalRows<'_>,
+    metric: Option<&str>,
 ) -> Result<Comparison, String> {
-    let (before, after) = paired(first, second, measure)?;
+    let (before, after) = paired(first, second, metric)?;
     Comparison::paired(&before, &after).map_err(|e| e.to_string())
 }
 
-/// What a run has instead, in words.
+/// What the run evaluated instead, for a message.
 fn evaluated(run: &Run, set: &str, n: usize) -> String {
     let known = sets(&run.evals);
     match known.is_empty() || known.contains(&set) {

@@ -1,40 +1,40 @@
-//! What claims speak about, by name.
+//! The metrics that claims are about, by name.
 
 use serde::{Deserialize, Serialize};
 
-/// A quantity that claims speak about; in files a text.
+/// A metric that claims are about; a string in files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
 pub enum Metric {
     /// `reward/mean`: mean reward of an epoch's samples, from the rows of `samples.csv`. Prompts and noise differ
-    /// from epoch to epoch, and so the samples are independent.
+    /// from epoch to epoch, so the samples are independent.
     Reward,
     /// `eval/SET`: mean reward on a prompt set, from the rows of `eval.csv`. Prompts and noise are the same every
-    /// time, and so the samples are paired.
+    /// time, so the samples are paired.
     Eval(String),
-    /// `eval/SET/MEASURE`: the same images by a measure of the panel, such as the held-out judge.
+    /// `eval/SET/METRIC`: another metric of the same images, such as the held-out judge.
     Panel(String, String),
 }
 
 impl Metric {
-    /// As in files.
+    /// The name used in files.
     pub fn name(&self) -> String {
         match self {
             Self::Reward => "reward/mean".to_owned(),
             Self::Eval(set) => format!("eval/{set}"),
-            Self::Panel(set, measure) => format!("eval/{set}/{measure}"),
+            Self::Panel(set, name) => format!("eval/{set}/{name}"),
         }
     }
 }
 
 impl Metric {
-    /// Set and measure of an evaluation; none for what training saw.
+    /// Prompt set and metric of an evaluation; `None` for the reward during training.
     pub(super) fn evaluated(&self) -> Option<(&str, Option<&str>)> {
         match self {
             Self::Reward => None,
             Self::Eval(set) => Some((set, None)),
-            Self::Panel(set, measure) => Some((set, Some(measure))),
+            Self::Panel(set, name) => Some((set, Some(name))),
         }
     }
 }
@@ -46,13 +46,13 @@ impl TryFrom<String> for Metric {
         let parts: Vec<&str> = name.split('/').collect();
         match parts[..] {
             ["eval", set] if !set.is_empty() => Ok(Self::Eval(set.to_owned())),
-            ["eval", set, measure] if !(set.is_empty() || measure.is_empty()) => {
-                Ok(Self::Panel(set.to_owned(), measure.to_owned()))
+            ["eval", set, name] if !(set.is_empty() || name.is_empty()) => {
+                Ok(Self::Panel(set.to_owned(), name.to_owned()))
             }
             ["reward", "mean"] => Ok(Self::Reward),
             _ => Err(format!(
-                "metric `{name}` is unknown: expected `reward/mean`, `eval/` with the name of a prompt set, or that \
-                 and `/` with the name of a measure"
+                "metric `{name}` is unknown: expected `reward/mean`, `eval/SET` with the name of a prompt set, or \
+                 `eval/SET/METRIC` with the name of an evaluation metric as well"
             )),
         }
     }
@@ -69,12 +69,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_as_they_are_written_and_others_refused() {
-        let (set, measure) = ("animals".to_owned(), "edges".to_owned());
+    fn names_survive_a_round_trip_and_unknown_ones_are_refused() {
+        let (set, edges) = ("animals".to_owned(), "edges".to_owned());
         for metric in [
             Metric::Reward,
             Metric::Eval(set.clone()),
-            Metric::Panel(set, measure),
+            Metric::Panel(set, edges),
         ] {
             assert_eq!(Metric::try_from(metric.name()), Ok(metric));
         }

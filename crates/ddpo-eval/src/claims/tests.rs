@@ -1,10 +1,10 @@
 use super::*;
 use crate::evals::EvalRow;
-use crate::runs::{Metrics, SampleRow};
+use crate::runs::{MetricsTable, SampleRecord};
 
 fn run(algorithm: &str, seed: u64, epochs: &[&[f64]]) -> Run {
     let samples = (0..).zip(epochs).flat_map(|(epoch, rewards)| {
-        rewards.iter().map(move |&reward| SampleRow {
+        rewards.iter().map(move |&reward| SampleRecord {
             epoch,
             sample_id: 0,
             prompt: "cat".to_owned(),
@@ -15,7 +15,7 @@ fn run(algorithm: &str, seed: u64, epochs: &[&[f64]]) -> Run {
     Run {
         algorithm: algorithm.to_owned(),
         seed,
-        metrics: Metrics::default(),
+        metrics: MetricsTable::default(),
         samples: samples.collect(),
         evals: Vec::new(),
     }
@@ -87,13 +87,13 @@ fn what_cannot_be_decided_is_not_met_and_says_why() {
     assert_eq!(note(&[&[1.0, 2.0]]), "2 epochs are needed, the run has 1");
     assert_eq!(
         note(&[&[1.0, f64::NAN], &[1.0, 2.0]]),
-        "1 of 2 rewards of epoch 0 are no numbers"
+        "1 of 2 rewards of epoch 0 are not finite"
     );
     assert!(note(&[&[1.0], &[2.0]]).starts_with("two samples"));
 }
 
 #[test]
-fn every_seed_has_its_own_verdict() {
+fn every_seed_has_its_own_result() {
     let runs = [
         run("ddpo-is", 0, &[&[0.0, 0.1], &[5.0, 5.1]]),
         run("ddpo-is", 1, &[&[0.0, 0.1], &[0.0, 0.1]]),
@@ -169,7 +169,7 @@ fn evaluated(algorithm: &str, rewards: &[&[f64]]) -> Run {
                 sample_id,
                 prompt: "cat".to_owned(),
                 reward,
-                measures: [("judge".to_owned(), -reward)].into(),
+                metrics: [("judge".to_owned(), -reward)].into(),
             })
     });
     Run {
@@ -250,7 +250,7 @@ fn what_cannot_be_paired_is_not_met_and_says_why() {
 }
 
 #[test]
-fn a_fall_is_a_rise_upside_down_and_the_panel_is_compared_as_the_reward_is() {
+fn falls_mirror_rises_and_other_metrics_are_compared_like_the_reward() {
     let run = evaluated("ddpo-is", &[&[1.0, 2.0, 3.0], &[2.0, 3.1, 4.2]]);
     let falls = |metric: &str, standard_errors| Claim::Falls {
         source: "Fig. 7".to_owned(),

@@ -1,28 +1,39 @@
-//! What the paper has, and what becomes of it here.
+//! The experiment in the paper and here.
 
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
 
-/// What the paper found, and how far a preset can go after it; a text that is empty is left out.
+/// What the paper found, and what a preset reproduces; empty texts are not shown.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct About {
-    /// Where the experiment stands in the paper, such as `Fig. 4`.
+    /// Where the experiment is in the paper, such as `Fig. 4`.
     pub paper: String,
     /// What the paper found, in a sentence or two.
     pub found: String,
-    /// What the preset has in place of what the paper has, in a sentence or two.
+    /// What the preset replaces, in a sentence or two.
     pub replaced: String,
-    /// What the paper found and the preset does not, and why, in a sentence or two.
+    /// What the paper found and the preset does not reproduce, and why, in a sentence or two.
     pub against: String,
+}
+
+/// A reward that takes the place of the paper's, which cannot run on the preset.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StandIn {
+    /// What was trained on, such as `colourfulness (Hasler and Süsstrunk 2003)`.
+    pub used: String,
+    /// What it stands in for, such as `the LAION aesthetic score`.
+    pub stands_for: String,
+    /// Why, in a sentence.
+    pub reason: String,
 }
 
 impl About {
     pub(super) fn list(&self) -> Markup {
         let rows = [
-            ("The paper found", &self.found),
-            ("Here instead", &self.replaced),
-            ("Does not hold here", &self.against),
+            ("Finding of the paper", &self.found),
+            ("Replaced here", &self.replaced),
+            ("Not reproduced here", &self.against),
         ];
         let said: Vec<_> = rows.iter().filter(|(_, text)| !text.is_empty()).collect();
         html! {

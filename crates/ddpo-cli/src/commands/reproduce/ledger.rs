@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use ddpo_eval::report::{Entry, Index};
+use ddpo_eval::report::{Index, IndexEntry};
 use ddpo_eval::table::Table;
 
 use super::{Experiment, source};
@@ -23,7 +23,7 @@ pub struct Ledger<'a> {
 struct State {
     runs_left: usize,
     /// Once it is reported on: its part of the index, and whether every claim is met.
-    concluded: Option<(Entry, bool)>,
+    concluded: Option<(IndexEntry, bool)>,
 }
 
 impl<'a> Ledger<'a> {
