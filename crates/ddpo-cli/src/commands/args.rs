@@ -26,7 +26,7 @@ pub struct Cli {
 pub enum Command {
     /// Prints a configuration as it would be run, with the source of every key and the derived counts
     #[command(
-        after_help = "Example: ddpo plan configs/compressibility.toml --set rl.algorithm=rwr"
+        after_help = "Example: ddpo plan configs/compressibility.toml --set rl.algorithm=rwr --keys"
     )]
     Plan(PlanArgs),
     /// Trains as a configuration says
@@ -98,6 +98,9 @@ pub struct PlanArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// Says of every key that is read what it may be and what it is for
+    #[arg(long)]
+    pub keys: bool,
     /// Loads the model and takes one step on its device: bytes by kind, and the time of the run
     #[arg(long)]
     pub probe: bool,
