@@ -1,6 +1,6 @@
 //! AdamW through libtorch's fused kernel, with all its state in tensors that the caller owns.
 //!
-//! tch's own optimiser keeps its moments where they cannot be saved; here they are arguments.
+//! tch's own optimiser does not expose its moments, so they cannot be saved; here they are arguments.
 use crate::foreach::{require, same_length, same_shape};
 use crate::{Result, ffi};
 use tch::{Kind, Tensor};
@@ -55,8 +55,8 @@ impl Default for AdamWConfig {
 /// kind and one device.
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) where the lists do not fit together, before anything is
-/// changed; [`Error::Libtorch`](crate::Error::Libtorch) where the kernel refuses.
+/// [`Error::Argument`](crate::Error::Argument) if the lists do not match, before anything is
+/// changed; [`Error::Libtorch`](crate::Error::Libtorch) if the kernel fails.
 pub fn fused_adamw(
     params: &[Tensor],
     grads: &[Tensor],
@@ -92,7 +92,7 @@ pub fn fused_adamw(
     unsafe { ffi::check(OP, message) }
 }
 
-/// The kernel walks raw pointers: nothing may differ from what it assumes.
+/// The kernel works on raw pointers, so that all of its assumptions must hold.
 fn check(
     params: &[Tensor],
     grads: &[Tensor],

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Source;
 use crate::failure::Exit;
+use crate::models::SamplerName;
 
 /// The whole line.
 #[derive(Parser)]
@@ -25,7 +26,7 @@ pub struct Cli {
 pub enum Command {
     /// Prints a configuration as it would be run, with the source of every key and the derived counts
     #[command(
-        after_help = "Example: ddpo plan configs/compressibility.toml --set rl.algorithm=rwr"
+        after_help = "Example: ddpo plan configs/compressibility.toml --set rl.algorithm=rwr --keys"
     )]
     Plan(PlanArgs),
     /// Trains as a configuration says
@@ -97,6 +98,9 @@ pub struct PlanArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// Says of every key that is read what it may be and what it is for
+    #[arg(long)]
+    pub keys: bool,
     /// Loads the model and takes one step on its device: bytes by kind, and the time of the run
     #[arg(long)]
     pub probe: bool,
@@ -172,7 +176,10 @@ pub struct SampleArgs {
     /// Strength of classifier-free guidance; 1 is none
     #[arg(long, default_value_t = 5.0)]
     pub guidance: f64,
-    /// Noise of a step, 0 to 1
+    /// How latents are denoised
+    #[arg(long, value_enum, default_value_t = SamplerName::Ddim)]
+    pub sampler: SamplerName,
+    /// Noise of a step of ddim, 0 to 1
     #[arg(long, default_value_t = 1.0)]
     pub eta: f64,
     /// Of the noise that --latents and --noise do not give

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use figment::{Figment, Provider};
 
 use super::document::{Parsed, Set};
+use super::keys;
 use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::suggest::nearest;
 
@@ -15,7 +16,7 @@ const DEFAULT_PRESET: &str = "pocket";
 pub const DEFAULT: &str = "default";
 
 /// Presets that travel with the program, for configurations with no `presets` folder beside them.
-const BUILT_IN: [(&str, &str); 3] = [
+pub const BUILT_IN: [(&str, &str); 3] = [
     (
         "pocket",
         include_str!("../../../../configs/presets/pocket.toml"),
@@ -58,12 +59,6 @@ reward.kind = "jpeg-compressibility"
 prompts.set = "animals"
 reproduce.algorithms = []
 "#;
-
-/// What holds where neither preset nor experiment says otherwise.
-const DEFAULTS: &str = include_str!("defaults.toml");
-
-/// What a reward needs to know where neither preset nor experiment says it.
-const REWARD_DEFAULTS: &str = include_str!("reward_defaults.toml");
 
 impl Source {
     /// One update from a stored rollout.
@@ -160,10 +155,7 @@ pub fn reward_layers(kind: &str, set: &[String]) -> Result<Layers> {
 }
 
 fn defaults() -> Result<Layers> {
-    let of_rewards = "built-in defaults of rewards".into();
-    Ok(Layers::default()
-        .over(Parsed::new(DEFAULTS, DEFAULT.into())?)
-        .over(Parsed::new(REWARD_DEFAULTS, of_rewards)?))
+    Ok(Layers::default().over(Parsed::new(&keys::defaults(), DEFAULT.into())?))
 }
 
 /// What the command line says, what counts most last.

@@ -9,6 +9,7 @@ mod ddpo;
 mod document;
 mod evals;
 mod guidance;
+pub mod keys;
 mod layers;
 mod method;
 mod networks;
@@ -21,7 +22,7 @@ mod rwr;
 mod sections;
 mod services;
 
-pub use ddpo::DdpoPlan;
+pub use ddpo::{BaselineKind, DdpoPlan};
 pub use evals::{EvalPlan, Measure};
 pub use guidance::GuidancePlan;
 pub use layers::Source;
@@ -31,6 +32,7 @@ pub use plan::{
     ClaimRow, DTYPES, ModelSource, POCKET, Plan, PolicyPlan, ProgressPlan, SamplerPlan, Train,
 };
 pub use prompts::Prompts;
+pub use reader::Entry;
 pub use reward::{RewardKind, RewardPlan};
 pub use rwr::RwrPlan;
 pub use services::{CachePlan, EncoderPlan, VlmPlan};

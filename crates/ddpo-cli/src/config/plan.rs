@@ -224,7 +224,7 @@ impl Plan {
         let rl = sections::rl(r);
         let prompts = prompts::read(r);
         let plan = Self {
-            experiment: r.get("experiment", "the experiment's name"),
+            experiment: r.get("experiment"),
             variant: sections::variant(r),
             run: sections::run(r, rl.algorithm),
             model: sections::model(r, source.on_paper),
@@ -233,7 +233,7 @@ impl Plan {
             method: method::read(r, rl.algorithm),
             rl,
             reward: RewardPlan::read(r),
-            stands_in_for: r.find("reward.stands_in_for", "the name of the paper's reward"),
+            stands_in_for: r.find("reward.stands_in_for"),
             eval: evals::eval(r, &prompts),
             progress: sections::progress(r, &prompts),
             prompts,

@@ -65,7 +65,6 @@ impl From<PromptSet> for Prompts {
 
 /// What a run draws from: the highest of a set, a file and a list.
 pub(super) fn read(r: &mut Reader) -> Prompts {
-    r.allow(&["prompts.sha256"]);
     match r.highest(&SOURCES) {
         Some("prompts.file") => file(r, "prompts.file", "prompts.sha256"),
         Some("prompts.texts") => texts(r),
@@ -81,15 +80,14 @@ pub(super) fn height(r: &Reader, drawn: &Prompts) -> Option<usize> {
 
 /// The negative prompt.
 pub(super) fn negative(r: &mut Reader) -> String {
-    r.get("prompts.negative", "a text, or \"\" for none")
+    r.get("prompts.negative")
 }
 
 fn set(r: &mut Reader) -> Prompts {
     let key = "prompts.set";
     let known = PromptSet::ALL.map(PromptSet::name);
-    let expected = format!("one of {}; {OWN}", known.join(", "));
     let before = r.n_problems();
-    let name: String = r.get(key, &expected);
+    let name: String = r.get(key);
     let found = PromptSet::by_name(&name);
     if found.is_none() && r.n_problems() == before {
         let hint = match nearest(&name, known) {
@@ -105,7 +103,7 @@ fn set(r: &mut Reader) -> Prompts {
 fn texts(r: &mut Reader) -> Prompts {
     let key = "prompts.texts";
     let before = r.n_problems();
-    let texts: Vec<String> = r.get(key, "a list of texts, as [\"a cat\", \"a dog\"]");
+    let texts: Vec<String> = r.get(key);
     let list = PromptList::of_texts(&texts, key).unwrap_or_else(|error| {
         if r.n_problems() == before {
             r.problem(key, format!("cannot be drawn from: {error}"));
@@ -118,7 +116,7 @@ fn texts(r: &mut Reader) -> Prompts {
 /// Prompts of a file. Their checksum goes into the resolved configuration, so that a run is not taken on with others.
 pub(super) fn file(r: &mut Reader, key: &str, checksum_key: &str) -> Prompts {
     let before = r.n_problems();
-    let path = r.file(key, "a file with a prompt a line, or JSON Lines");
+    let path = r.file(key);
     let list = match PromptList::read(&path) {
         Ok(list) => list,
         Err(error) => {
@@ -131,7 +129,7 @@ pub(super) fn file(r: &mut Reader, key: &str, checksum_key: &str) -> Prompts {
     let checksum = checksum(&list.prompts);
     // A checksum below the file is of another file.
     if r.height(checksum_key) >= r.height(key) {
-        let was: String = r.get(checksum_key, "what `ddpo run` wrote there");
+        let was: String = r.get(checksum_key);
         if was != checksum {
             let problem =
                 "has other prompts than when the run was made: put them back, or start another run";

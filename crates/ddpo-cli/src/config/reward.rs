@@ -2,7 +2,7 @@
 //!
 //! A kind reads its own keys only. The keys of the other kinds may be there too, so that a preset can carry
 //! what every reward needs; they are left out of the resolved configuration. What no preset and no experiment
-//! says comes from `reward_defaults.toml`. Parts of a sum are kinds too, and read the keys of their kind.
+//! says comes from the table of keys. Parts of a sum are kinds too, and read the keys of their kind.
 
 use std::time::Duration;
 
@@ -65,38 +65,6 @@ pub enum RewardKind {
         normalise: bool,
     },
 }
-
-/// Keys below `reward.` that only some kinds read.
-const KEYS_OF_KINDS: [&str; 28] = [
-    "reward.vlm.url",
-    "reward.vlm.model",
-    "reward.vlm.api_key_env",
-    "reward.vlm.max_tokens",
-    "reward.vlm.in_flight",
-    "reward.vlm.timeout",
-    "reward.vlm.deadline",
-    "reward.vlm.backoff",
-    "reward.vlm.longest_backoff",
-    "reward.vlm.bad_answers",
-    "reward.vlm.encoding",
-    "reward.vlm.questions",
-    "reward.vlm.wording",
-    "reward.vlm.encoder",
-    "reward.vlm.encoder_layer",
-    "reward.vlm.encoder_device",
-    "reward.command",
-    "reward.command_deadline",
-    "reward.command_retry",
-    "reward.parts",
-    "reward.normalise_parts",
-    "reward.cache",
-    "reward.offline",
-    "reward.device",
-    "reward.dtype",
-    "reward.weights.aesthetic",
-    "reward.weights.image_reward",
-    "reward.twice_rescaled",
-];
 
 impl RewardKind {
     /// Names in configurations and for `ddpo score --reward`.
@@ -175,7 +143,7 @@ impl RewardKind {
             CommandReward::NAME => Self::Command(services::command(r)),
             Composite::NAME => Self::Composite {
                 parts: services::parts(r, &Self::NAMES),
-                normalise: r.get("reward.normalise_parts", "true or false"),
+                normalise: r.get("reward.normalise_parts"),
             },
             _ => Self::JpegCompressibility,
         }
@@ -228,7 +196,6 @@ impl RewardKind {
 impl RewardPlan {
     /// Reads `[reward]`.
     pub(super) fn read(r: &mut Reader) -> Self {
-        r.allow(&KEYS_OF_KINDS);
         let name = r.choice("reward.kind", &RewardKind::NAMES.map(|name| (name, name)));
         let kind = RewardKind::read(r, name);
         Self {
@@ -238,7 +205,7 @@ impl RewardPlan {
                 None
             },
             kind,
-            threads: r.count("reward.threads", 1..=64) as usize,
+            threads: r.count("reward.threads") as usize,
         }
     }
 
@@ -322,7 +289,7 @@ impl RewardPlan {
 
     /// A reward by itself, without a run: its kind and `reward.…=VALUE` pairs.
     pub fn alone(kind: &str, set: &[String]) -> Result<Self> {
-        let mut reader = Reader::new(reward_layers(kind, set)?);
+        let mut reader = Reader::new(reward_layers(kind, set)?).within("reward.");
         let plan = Self::read(&mut reader);
         reader.finish()?;
         Ok(plan)

@@ -11,12 +11,12 @@ use super::plan::{
     RlPlan, RunPlan, SamplerPlan, Train,
 };
 use super::prompts::{self, Prompts};
-use super::reader::Reader;
+use super::reader::{Reader, expected};
 use crate::suggest::{instead, nearest};
 
 /// A resolved configuration names its variant, and has the sections of none.
 pub(super) fn variant(r: &mut Reader) -> Option<String> {
-    let variant: String = r.find("variant", "the name of a variant of the experiment")?;
+    let variant: String = r.find("variant")?;
     let known = r.tables("variants");
     if !known.is_empty() && !known.contains(&variant) {
         let hint = match nearest(&variant, known.iter().map(String::as_str)) {
@@ -35,24 +35,20 @@ pub(super) fn run(r: &mut Reader, algorithm: Algorithm) -> RunPlan {
     RunPlan {
         epochs: match algorithm {
             // Nothing changes from one epoch to the next.
-            Algorithm::UniversalGuidance => {
-                r.allow(&["run.epochs"]);
-                1
-            }
-            _ => r.count("run.epochs", 1..=1_000_000),
+            Algorithm::UniversalGuidance => 1,
+            _ => r.count("run.epochs"),
         },
-        seed: r.count("run.seed", 0..=i64::MAX as u64),
-        threads: r.count("run.threads", 1..=1024) as usize,
+        seed: r.count("run.seed"),
+        threads: r.count("run.threads") as usize,
         max_time: duration(r, "run.max_time"),
-        checkpoint_every: r.count("run.checkpoint_every", 1..=1_000_000),
-        keep_checkpoints: r.count("run.keep_checkpoints", 1..=1_000_000) as usize,
+        checkpoint_every: r.count("run.checkpoint_every"),
+        keep_checkpoints: r.count("run.keep_checkpoints") as usize,
     }
 }
 
 /// Seconds as a number, or a number with its unit; none for 0 and for what is no duration.
 pub(super) fn duration(r: &mut Reader, key: &str) -> Option<Duration> {
-    let expected = "seconds, or a text such as \"90s\", \"10m\", \"2h\"";
-    let value: Value = r.find(key, expected)?;
+    let value: Value = r.find(key)?;
     let seconds = match value.as_str() {
         Some(text) => parse_seconds(text),
         None => value.deserialize::<f64>().ok(),
@@ -61,7 +57,7 @@ pub(super) fn duration(r: &mut Reader, key: &str) -> Option<Duration> {
         Some(Ok(Duration::ZERO)) => None,
         Some(Ok(time)) => Some(time),
         _ => {
-            r.problem(key, format!("is no duration: expected {expected}"));
+            r.problem(key, format!("is no duration: expected {}", expected(key)));
             None
         }
     }
@@ -83,8 +79,7 @@ fn parse_seconds(text: &str) -> Option<f64> {
 /// A folder may be beside the configuration; `pocket` is never one.
 fn path(r: &mut Reader) -> String {
     let key = "model.path";
-    let expected = "pocket, a folder in the diffusers layout, or a name on the hub";
-    let path: String = r.get(key, expected);
+    let path: String = r.get(key);
     if path == POCKET {
         return path;
     }
@@ -95,7 +90,7 @@ fn path(r: &mut Reader) -> String {
 
 /// `on_paper`: nothing is computed, so that the device need not be there.
 pub(super) fn model(r: &mut Reader, on_paper: bool) -> ModelPlan {
-    let name: String = r.get("model.device", "cpu or cuda:N");
+    let name: String = r.get("model.device");
     let found = match on_paper {
         true => ddpo_torch::parse_device(&name),
         false => ddpo_torch::device(&name),
@@ -108,23 +103,22 @@ pub(super) fn model(r: &mut Reader, on_paper: bool) -> ModelPlan {
     });
     let source = ModelSource {
         path: path(r),
-        revision: r.find("model.revision", "a commit, 40 hexadecimal digits"),
+        revision: r.find("model.revision"),
     };
     ModelPlan {
         source,
         device,
         dtype: r.choice("model.dtype", &DTYPES),
-        tf32: r.get("model.tf32", "true or false"),
-        vae_slice: r.count("model.vae_slice", 1..=100_000) as usize,
+        tf32: r.get("model.tf32"),
+        vae_slice: r.count("model.vae_slice") as usize,
     }
 }
 
 pub(super) fn policy(r: &mut Reader) -> PolicyPlan {
     let is_lora = r.choice("policy.train", &[("full", false), ("lora", true)]);
-    let rank = r.count("policy.lora.rank", 1..=1024);
-    let alpha = r.number("policy.lora.alpha", 1e-6..=1e6);
-    let expected = "a list of ends of names, as to_q or attn2.to_k";
-    let targets: Vec<String> = r.get("policy.lora.targets", expected);
+    let rank = r.count("policy.lora.rank");
+    let alpha = r.number("policy.lora.alpha");
+    let targets: Vec<String> = r.get("policy.lora.targets");
     PolicyPlan {
         train: match is_lora {
             true => Train::Lora {
@@ -134,12 +128,12 @@ pub(super) fn policy(r: &mut Reader) -> PolicyPlan {
             },
             false => Train::Full,
         },
-        checkpointing: r.get("policy.checkpointing", "true or false"),
+        checkpointing: r.get("policy.checkpointing"),
     }
 }
 
 pub(super) fn sampler(r: &mut Reader) -> SamplerPlan {
-    let eta = r.number("sampler.eta", 0.0..=1.0);
+    let eta = r.number("sampler.eta");
     if eta == 0.0 {
         r.problem(
             "sampler.eta",
@@ -147,27 +141,26 @@ pub(super) fn sampler(r: &mut Reader) -> SamplerPlan {
         );
     }
     SamplerPlan {
-        n_steps: r.count("sampler.n_steps", 1..=1000) as usize,
+        n_steps: r.count("sampler.n_steps") as usize,
         eta,
-        guidance_scale: r.number("sampler.guidance_scale", 0.0..=100.0),
-        batch: r.count("sampler.batch", 1..=100_000) as usize,
-        height: r.find_count("sampler.height", 1..=16_384),
-        width: r.find_count("sampler.width", 1..=16_384),
+        guidance_scale: r.number("sampler.guidance_scale"),
+        batch: r.count("sampler.batch") as usize,
+        height: r.find_count("sampler.height"),
+        width: r.find_count("sampler.width"),
     }
 }
 
 pub(super) fn rl(r: &mut Reader) -> RlPlan {
-    let tiny = 1e-12;
     RlPlan {
         algorithm: r.choice("rl.algorithm", &Algorithm::NAMES),
-        lr: r.number("rl.lr", tiny..=1.0),
-        beta1: r.number("rl.beta1", 0.0..=0.999_999),
-        beta2: r.number("rl.beta2", 0.0..=0.999_999_999),
-        adam_eps: r.number("rl.adam_eps", tiny..=1.0),
-        weight_decay: r.number("rl.weight_decay", 0.0..=1.0),
-        max_grad_norm: r.number("rl.max_grad_norm", tiny..=1e12),
-        micro_batch: r.count("rl.micro_batch", 1..=100_000) as usize,
-        max_skipped: r.count("rl.max_skipped", 1..=1000) as u32,
+        lr: r.number("rl.lr"),
+        beta1: r.number("rl.beta1"),
+        beta2: r.number("rl.beta2"),
+        adam_eps: r.number("rl.adam_eps"),
+        weight_decay: r.number("rl.weight_decay"),
+        max_grad_norm: r.number("rl.max_grad_norm"),
+        micro_batch: r.count("rl.micro_batch") as usize,
+        max_skipped: r.count("rl.max_skipped") as u32,
     }
 }
 
@@ -177,7 +170,6 @@ const SHOWN: usize = 8;
 /// Images through training. As with evaluations, prompts of one's own replace those named below them.
 pub(super) fn progress(r: &mut Reader, drawn: &Prompts) -> ProgressPlan {
     let (key, own) = ("progress.prompts", prompts::height(r, drawn));
-    r.allow(&[key]);
     let prompts = match own.is_some() && r.height(key) < own {
         true => {
             let mut first: Vec<String> = Vec::new();
@@ -189,29 +181,29 @@ pub(super) fn progress(r: &mut Reader, drawn: &Prompts) -> ProgressPlan {
             r.derive(key, first.clone(), "the first of the run's own prompts");
             first
         }
-        false => r.get(key, "a list of prompts"),
+        false => r.get(key),
     };
     ProgressPlan {
         prompts,
-        every: r.count("progress.every", 1..=1_000_000),
+        every: r.count("progress.every"),
     }
 }
 
 /// Keys that only reports use; they read them from the run's folder.
 pub(super) fn for_reports(r: &mut Reader) {
-    let _: String = r.get("title", "a title");
+    let _: String = r.get("title");
     // `[about]` is for lists and reports too, which read it from the file.
     for key in ["paper", "shows", "found", "replaced", "against"] {
-        let _: Option<String> = r.find(&format!("about.{key}"), "a text");
+        let _: Option<String> = r.find(&format!("about.{key}"));
     }
-    let _: Option<f64> = r.find("about.minutes", "minutes on two cores, a number");
+    let _: Option<f64> = r.find("about.minutes");
 }
 
 pub(super) fn reproduce(r: &mut Reader) -> ReproducePlan {
     let plan = ReproducePlan {
-        algorithms: r.get("reproduce.algorithms", "a list of algorithms or variants"),
+        algorithms: r.get("reproduce.algorithms"),
         variants: r.tables("variants"),
-        seeds: r.count("reproduce.seeds", 1..=1000),
+        seeds: r.count("reproduce.seeds"),
     };
     claims(r, &plan);
     plan
@@ -222,8 +214,8 @@ pub(super) fn reproduce(r: &mut Reader) -> ReproducePlan {
 /// A claim on a misspelt algorithm would never be checked. All rows in one message would fill a screen: each is read
 /// by itself.
 fn claims(r: &mut Reader, plan: &ReproducePlan) {
-    let expected = "rows with algorithm and check = { kind, source, metric, standard_errors }";
-    let raw: Vec<Value> = r.find("claims", expected).unwrap_or_default();
+    let expected = expected("claims");
+    let raw: Vec<Value> = r.find("claims").unwrap_or_default();
     let mut rows = Vec::new();
     for (row, value) in (1..).zip(raw) {
         match value.deserialize::<ClaimRow>() {

@@ -332,6 +332,19 @@ fn prompts_that_cannot_be_counted_are_found_before_a_run() {
 }
 
 #[test]
+fn a_reward_alone_has_its_own_keys_and_no_others() {
+    let alone = |set: &str| RewardPlan::alone("colourfulness", &[set.to_owned()]);
+    assert_eq!(alone("reward.threads=2").expect("a reward").threads, 2);
+    for set in ["rl.lr=1", "reward.thread=2"] {
+        let error = alone(set).expect_err("no key here").to_string();
+        assert!(
+            error.starts_with("--set: `") && error.contains("is no key"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn a_program_and_a_sum_are_read_and_checked() {
     refused(
         &["reward.kind=command"],
