@@ -10,7 +10,7 @@ import os
 import pathlib
 
 import torch
-from clip_vision import image, size
+from clip_vision import image_bytes, size
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPVisionModelWithProjection
@@ -54,7 +54,7 @@ if __name__ == "__main__":
     embeddings = torch.randn(100, WIDTH, generator=generator)
     tower = CLIPVisionModelWithProjection.from_pretrained(TOWER).eval()
     sides = dict(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
-    images = [Image.fromarray(image(i, *size(i))) for i in range(8)]
+    images = [Image.fromarray(image_bytes(i, *size(i))) for i in range(8)]
     out = {"embeddings": embeddings}
     with torch.no_grad():
         out["scores"] = head(embeddings)[:, 0]

@@ -4,7 +4,7 @@ Writes `clip_vision/`:
 - `config.json`, `model.safetensors`: the model with projection, as transformers saves it
 - `forward.safetensors`: `pixels`; `state_0`, the tokens before the first block, and `state_1` and `state_2`, those after
   each; `last_hidden_state`, `image_embeds`, and `grad`, that of `(image_embeds * probe).sum()` by `pixels`
-- `pictures.safetensors`: for each of 50 pictures of odd sizes, made by `picture()` below: `sizes` (height, width),
+- `pictures.safetensors`: for each of 50 images of odd sizes, made by `image_bytes()` below: `sizes` (height, width),
   `crc32` of the processor's 224 x 224 x 3 bytes, `samples`, its bytes at every 151st place, and for the first
   image `pixel_values`
 """
@@ -24,7 +24,7 @@ OUT = pathlib.Path(__file__).parent / "clip_vision"
 N_IMAGES = 50
 
 
-def image(i, height, width):
+def image_bytes(i, height, width):
     """Integers only, so that the test makes the same bytes: a gradient, stripes, or noise."""
     y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing="ij")
     y, x, c = (a.astype(np.uint32) for a in (y, x, c))
@@ -51,7 +51,7 @@ def images():
     sizes, checksums, samples, out = [], [], [], {}
     for i in range(N_IMAGES):
         height, width = size(i)
-        image = Image.fromarray(image(i, height, width))
+        image = Image.fromarray(image_bytes(i, height, width))
         square = np.asarray(bytes_only(image, return_tensors="np").pixel_values[0])
         square = np.ascontiguousarray(square.transpose(1, 2, 0)).astype(np.uint8)
         assert square.shape == (224, 224, 3)

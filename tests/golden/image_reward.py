@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from _weights import fill
 from aesthetic import seeded
-from clip_vision import image, size
+from clip_vision import image_bytes, size
 from PIL import Image
 from safetensors.torch import save_file
 from text_encoders import bert_tokenizer
@@ -131,7 +131,7 @@ if __name__ == "__main__":
     rows = []
     for i in range(12):
         prompt = PROMPTS[i % len(PROMPTS)]
-        image = Image.fromarray(image(i, *size(i)))
+        image = Image.fromarray(image_bytes(i, *size(i)))
         given = tokenizer(prompt, padding="max_length", truncation=True, max_length=35, return_tensors="pt")
         with torch.no_grad():
             seen = vision(preprocess(image)).last_hidden_state
@@ -143,5 +143,5 @@ if __name__ == "__main__":
                 is_decoder=False,
             )
             score = (head(said.last_hidden_state[:, 0]) - MEAN) / STD
-        rows.append({"prompt": prompt, "image": i, "score": score.item()})
+        rows.append({"prompt": prompt, "picture": i, "score": score.item()})
     (OUT / "scores.json").write_text(json.dumps(rows, indent=1) + "\n")

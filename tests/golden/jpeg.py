@@ -1,6 +1,6 @@
 """Images, the JPEG files that Pillow makes of them, and their colourfulness by numpy.
 
-Writes `jpeg/images.bin` (lossless WebP files, one after another) and `jpeg/expected.json`, an entry a
+Writes `jpeg/images.bin` (lossless WebP files, one after another) and `jpeg/expected.json`, one entry per
 image: name, height, width, length in images.bin, bytes and CRC-32 of Pillow's file, colourfulness.
 
 Besides noise, flat images and drawn faces there are 40 drawings of Noto Emoji (Apache-2.0) and Fluent Emoji
@@ -94,7 +94,7 @@ def drawing(sheet, cell, ground):
     return np.asarray(image)
 
 
-def images():
+def all_images():
     for i in range(60):
         height, width = (int(v) for v in RNG.integers(16, 65, 2)) if i >= 12 else (64, 64)
         yield f"photograph/{i}", photograph(height, width, (1, 2, 3)[i % 3])
@@ -143,7 +143,7 @@ def main():
     OUT.mkdir(exist_ok=True)
     entries = []
     with open(OUT / "images.bin", "wb") as images:
-        for name, pixels in images():
+        for name, pixels in all_images():
             lossless, jpeg = io.BytesIO(), jpeg_file(pixels)
             Image.fromarray(pixels).save(lossless, "WEBP", lossless=True, quality=100, method=6, exact=True)
             images.write(lossless.getvalue())

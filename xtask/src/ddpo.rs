@@ -52,7 +52,7 @@ fn pocket(binary: &str, feature: &str, args: &[String]) -> Result<ExitCode> {
 }
 
 /// Where cargo puts what it builds, whatever the environment says.
-fn target_folder() -> Result<std::path::PathBuf> {
+pub fn target_folder() -> Result<std::path::PathBuf> {
     let metadata = metadata()?;
     let folder = metadata["target_directory"]
         .as_str()

@@ -1,4 +1,4 @@
-//! The transformer block that both of CLIP's towers are made of.
+//! The transformer block of both of CLIP's towers.
 
 use ddpo_torch::Scope;
 use ddpo_torch::nn::{LayerNorm, Linear};
@@ -13,13 +13,13 @@ pub(crate) struct BlockConfig {
     pub inner: i64,
     pub n_heads: i64,
     pub activation: Activation,
-    /// Of the layer norms.
+    /// ε of the layer norms.
     pub eps: f64,
-    /// Whether a token sees only itself and those before it.
+    /// Whether attention is causal.
     pub causal: bool,
 }
 
-/// One transformer block: attention and MLP, each after a norm and beside a shortcut.
+/// One transformer block: attention and MLP, each with a pre-norm and a residual connection.
 pub(crate) struct Block {
     layer_norm1: LayerNorm,
     attention: Attention,
@@ -56,7 +56,7 @@ impl Block {
     }
 }
 
-/// Self-attention over all tokens, or over those before.
+/// Self-attention, causal or over all tokens.
 struct Attention {
     q_proj: Linear,
     k_proj: Linear,

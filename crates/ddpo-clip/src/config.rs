@@ -1,4 +1,4 @@
-//! The text encoder's configuration, as `text_encoder/config.json` of the diffusers layout keeps it.
+//! The text encoder's configuration, as in `text_encoder/config.json` of the diffusers layout.
 
 use std::path::Path;
 
@@ -18,10 +18,10 @@ pub enum Activation {
     Gelu,
 }
 
-/// Sizes of a CLIP text encoder, in transformers' names; a key left out has transformers' default.
+/// Sizes of a CLIP text encoder, in transformers' names; missing keys have transformers' defaults.
 ///
-/// Unlike our own configurations it tolerates unknown keys: transformers writes some thirty that
-/// mean nothing here, and other ones with every release.
+/// Unlike our own configurations it accepts unknown keys: transformers writes some thirty that
+/// are irrelevant here, and new ones with every release.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClipTextConfig {
@@ -41,11 +41,11 @@ pub struct ClipTextConfig {
     pub hidden_act: Activation,
     /// Added to the variance in every layer norm.
     pub layer_norm_eps: f64,
-    /// Id that starts a text; kept for the file, not used by the encoder.
+    /// Id that starts a text; stored in the file, not used by the encoder.
     pub bos_token_id: i64,
-    /// Id that ends a text; kept for the file, not used by the encoder.
+    /// Id that ends a text; stored in the file, not used by the encoder.
     pub eos_token_id: i64,
-    /// Id after the end of a text; kept for the file, not used by the encoder.
+    /// Id after the end of a text; stored in the file, not used by the encoder.
     pub pad_token_id: i64,
 }
 
@@ -106,14 +106,14 @@ impl ClipTextConfig {
     /// Parses and checks a `config.json`; `file` is its name in errors.
     ///
     /// # Errors
-    /// [`Error::Damaged`] where it is not such a file, [`Error::Config`] where a value is impossible.
+    /// [`Error::Damaged`] if it is not such a file, [`Error::Config`] if a value is out of range.
     pub fn from_json(file: &str, bytes: &[u8]) -> Result<Self> {
         let config: Self = json(file, bytes)?;
         config.check(file)?;
         Ok(config)
     }
 
-    /// The text of a `config.json` from which transformers builds the same encoder.
+    /// A `config.json` from which transformers builds the same encoder.
     pub fn to_json(&self) -> String {
         #[derive(Serialize)]
         struct Written<'a> {
@@ -133,12 +133,12 @@ impl ClipTextConfig {
         json
     }
 
-    /// Refuses sizes that no encoder can have; `file` is the name in errors.
+    /// Refuses sizes that are out of range; `file` is the name in errors.
     ///
     /// # Errors
     /// [`Error::Config`] with the first key at fault.
     pub fn check(&self, file: &str) -> Result<()> {
-        let sizes = Sizes { file };
+        let sizes = ConfigCheck { file };
         sizes.positive(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
@@ -155,14 +155,14 @@ impl ClipTextConfig {
     }
 }
 
-/// What the configurations of networks are held to; the errors name file and key.
+/// Checks of network configurations; the errors name file and key.
 #[derive(Clone, Copy, Debug)]
-pub struct Sizes<'a> {
+pub struct ConfigCheck<'a> {
     /// The name in errors.
     pub file: &'a str,
 }
 
-impl Sizes<'_> {
+impl ConfigCheck<'_> {
     /// [`Error::Config`] of a key.
     ///
     /// # Errors
@@ -199,7 +199,7 @@ impl Sizes<'_> {
         self.fault(key, reason)
     }
 
-    /// What is added to the variance in layer norms.
+    /// ε of the layer norms.
     ///
     /// # Errors
     /// [`Error::Config`] unless it is positive and finite.

@@ -1,8 +1,8 @@
-//! What can go wrong between a text or an image and its embedding.
+//! Errors of tokenizers, towers and images.
 
 use std::path::PathBuf;
 
-/// Everything this crate reports.
+/// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -11,10 +11,10 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A file is there, but not what it should be.
+    /// A file is malformed.
     #[error("{file}: {reason}; fetch it again")]
     Damaged {
         /// The file, or the name of an embedded one.
@@ -22,7 +22,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A configuration that no tower can have.
+    /// A configuration value is out of range.
     #[error("{file}: `{key}` {reason}")]
     Config {
         /// The file, or the name of an embedded one.
@@ -32,21 +32,21 @@ pub enum Error {
         /// What is wrong with its value.
         reason: String,
     },
-    /// A tokenizer that gives ids, or lengths, that its text encoder has no rows for.
+    /// The tokenizer gives ids or lengths that the text encoder has no embeddings for.
     #[error("the tokenizer does not fit the text encoder: {reason}")]
     Mismatch {
         /// Both figures.
         reason: String,
     },
-    /// A text that the tokenizer refused.
+    /// The tokenizer failed on a text.
     #[error("cannot tokenize {text:?}: {reason}")]
     Text {
         /// The text.
         text: String,
-        /// What the tokenizer said.
+        /// The tokenizer's message.
         reason: String,
     },
-    /// Bytes that are not the image that they should be.
+    /// Bytes that do not match the image's size.
     #[error("image: {reason}")]
     Image {
         /// Size and bytes.

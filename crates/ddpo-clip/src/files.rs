@@ -1,4 +1,4 @@
-//! Small files: read whole, parsed, and errors that name them; those of a tokenizer, and what they say.
+//! Reading and parsing of small files with errors that name them, and the files of a tokenizer.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{Error, Result};
 
-/// What transformers takes for `model_max_length` where no file names it: CLIP's own length.
+/// transformers' default of `model_max_length`: CLIP's own length.
 const MAX_LENGTH: usize = 77;
 
 /// The contents of a tokenizer's files, for one that is compiled into the program.
@@ -17,7 +17,7 @@ const MAX_LENGTH: usize = 77;
 pub struct TokenizerFiles<'a> {
     /// `vocab.json`: an object from token to id.
     pub vocab: &'a [u8],
-    /// `merges.txt`: a pair of tokens per line, the first line a `#version` comment.
+    /// `merges.txt`: one pair of tokens per line, the first line a `#version` comment.
     pub merges: &'a [u8],
     /// `tokenizer_config.json`: special tokens, `model_max_length`.
     pub config: Option<&'a [u8]>,
@@ -27,17 +27,17 @@ pub struct TokenizerFiles<'a> {
 
 /// Ids by token.
 pub(crate) type Ids = HashMap<String, u32>;
-/// Pairs of tokens that become one, most urgent first.
+/// Merges of two tokens, highest priority first.
 pub(crate) type Merges = Vec<(String, String)>;
 
-/// A special token: its text, and whether it is looked for before or after the text is normalised.
+/// A special token: its text, and whether it is matched before or after normalisation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Special {
     pub content: String,
     pub normalized: bool,
 }
 
-/// Everything that the files say.
+/// The contents of all files.
 pub(crate) struct Parsed {
     /// The vocabulary's file and that of the merges, for errors.
     pub files: [String; 2],
@@ -61,7 +61,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     })
 }
 
-/// The weights in a folder of transformers' layout: safetensors if they are there, as transformers chooses.
+/// The weights file in a folder of transformers' layout: safetensors if there is one, as in transformers.
 pub fn weights(folder: &Path) -> PathBuf {
     let safe = folder.join("model.safetensors");
     let old = folder.join("pytorch_model.bin");
@@ -71,10 +71,10 @@ pub fn weights(folder: &Path) -> PathBuf {
     }
 }
 
-/// What the JSON of a file says; `file` is its name in errors.
+/// Parses the JSON of a file; `file` is its name in errors.
 ///
 /// # Errors
-/// [`Error::Damaged`] with what the parser says.
+/// [`Error::Damaged`] with the parser's message.
 pub fn json<T: DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|e| damaged(file, e.to_string()))
 }

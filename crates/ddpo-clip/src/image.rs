@@ -1,8 +1,8 @@
-//! From images to what an image tower reads: shorter side to size, centre, normalised.
+//! Image preprocessing: resize of the shorter side, centre crop, normalisation.
 //!
-//! Two paths. The one from bytes is what the reference processors do, to the pixel: Pillow's bicubic filter widens when
-//! it shrinks (antialias) and rounds to bytes. The other is differentiable, for guidance by a score: libtorch's own
-//! antialiased bicubic, which does not round.
+//! There are two paths. The one from bytes equals the reference processors pixel by pixel: Pillow's antialiased bicubic
+//! filter with rounding to bytes. The other is differentiable, for guidance by a score: libtorch's own antialiased
+//! bicubic filter, which does not round.
 
 use std::num::NonZero;
 
@@ -16,7 +16,7 @@ pub const MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
 /// Standard deviations of the same (`OPENAI_CLIP_STD`).
 pub const STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 
-/// Where the square lies when the longer side has an odd number of pixels too many.
+/// Position of the centre crop if the longer side has an odd number of surplus pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Crop {
     /// Half of the surplus, rounded down: transformers.
@@ -31,7 +31,7 @@ pub enum Crop {
 pub struct ClipImages {
     /// Pixels along a side of the tower's input.
     pub size: NonZero<u32>,
-    /// Where the square lies.
+    /// Position of the crop.
     pub crop: Crop,
 }
 
@@ -57,7 +57,7 @@ impl ClipImages {
     pub fn square(&self, rgb: &[u8], height: usize, width: usize) -> Result<Vec<u8>> {
         if height * width == 0 || rgb.len() != height * width * 3 {
             return Err(Error::Image {
-                reason: format!("{} bytes are no image of {width}x{height}", rgb.len()),
+                reason: format!("{} bytes are not an image of {width}x{height}", rgb.len()),
             });
         }
         let size = self.size.get() as usize;
@@ -72,20 +72,20 @@ impl ClipImages {
         Ok(square)
     }
 
-    /// What the tower reads of several images of one size, one after another in `rgb`.
+    /// The tower's input for several images of one size, concatenated in `rgb`.
     ///
     /// # Shapes
     /// - `rgb`: `n * height * width * 3` bytes
     /// - returns: `[n, 3, size, size]`, f32, on the CPU
     ///
     /// # Errors
-    /// [`Error::Image`] if there is no pixel or the bytes are no whole number of images.
+    /// [`Error::Image`] if there is no pixel or the bytes are not a whole number of images.
     pub fn pixels(&self, rgb: &[u8], height: usize, width: usize) -> Result<Tensor> {
         let size = self.size.get() as usize;
         let one = height * width * 3;
         if one == 0 || !rgb.len().is_multiple_of(one) {
             return Err(Error::Image {
-                reason: format!("{} bytes are no images of {width}x{height}", rgb.len()),
+                reason: format!("{} bytes are not images of {width}x{height}", rgb.len()),
             });
         }
         let tables = tables();
@@ -124,7 +124,7 @@ impl ClipImages {
             if images.size()[2..] == target {
                 return images.shallow_clone();
             }
-            // Overshoot at edges is cut off after each pass, as bytes cut it off.
+            // Overshoot at edges is clamped after each pass, as with bytes.
             images
                 .internal_upsample_bicubic2d_aa(target, false, None, None)
                 .clamp(0.0, 1.0)
@@ -171,7 +171,7 @@ impl ClipImages {
     }
 }
 
-/// What each byte becomes in each channel.
+/// Normalised value of each byte in each channel.
 fn tables() -> [[f32; 256]; 3] {
     std::array::from_fn(|channel| {
         std::array::from_fn(|byte| ((byte as f64 / 255.0 - MEAN[channel]) / STD[channel]) as f32)

@@ -10,7 +10,7 @@ pub mod text;
 pub mod tokenizer;
 pub mod vision;
 
-pub use config::{Activation, ClipTextConfig, Sizes};
+pub use config::{Activation, ClipTextConfig, ConfigCheck};
 pub use error::{Error, Result};
 pub use files::TokenizerFiles;
 pub use image::{ClipImages, Crop};

@@ -1,16 +1,16 @@
-//! Pillow's bicubic of bytes, bit for bit.
+//! Pillow's bicubic resampling of bytes, bit for bit.
 //!
-//! Written out because no crate gives Pillow's bytes: `fast_image_resize` 6.1 keeps weights in 16 bits, which leaves
-//! 1 or 2 of 255 on most of the test's images, and always goes across first, which costs up to 18 where Pillow 13
-//! goes down first; `image` 0.25 computes in f32 and does not round between the passes.
-//! What is computed is what Pillow 13's `src/libImaging/Resample.c` computes: weights in f64, kept with 22 bits after
-//! the point, a pass across and a pass down, each rounded to bytes.
+//! Implemented here because no crate gives Pillow's bytes: `fast_image_resize` 6.1 has weights of 16 bits, which differs
+//! by 1 or 2 of 255 on most of the test's images, and always starts horizontally, which differs by up to 18 where
+//! Pillow 13 starts vertically; `image` 0.25 computes in f32 and does not round between the passes.
+//! It follows Pillow 13's `src/libImaging/Resample.c`: weights in f64, rounded to 22 fractional bits, a horizontal and
+//! a vertical pass, each rounded to bytes.
 
-/// Bits of a weight after the point (Pillow's `PRECISION_BITS`).
+/// Fractional bits of a weight (Pillow's `PRECISION_BITS`).
 const BITS: u32 = 22;
-/// What rounds to the nearest when it is added before the cut.
+/// One half, added before truncation for rounding to nearest.
 const HALF: i32 = 1 << (BITS - 1);
-/// Pixels on either side that the filter reaches, before it is widened.
+/// Support of the filter in pixels on either side, before it is widened.
 const REACH: f64 = 2.0;
 
 /// `rgb` of `from` (height, width), resized to `to`; all four at least 1, and as many bytes as that says.
@@ -23,8 +23,8 @@ pub(crate) fn bicubic(rgb: &[u8], from: (usize, usize), to: (usize, usize)) -> V
     }
 }
 
-/// Whether the pass across comes before the one down: unless the height shrinks by more than twice what the width
-/// does (pixels, not ratios; Pillow 13, older ones always went across first).
+/// Whether the horizontal pass comes first: unless the height shrinks by more than twice as many pixels as the width
+/// (Pillow 13; older versions always start horizontally).
 pub(crate) fn is_across_first(from: (usize, usize), to: (usize, usize)) -> bool {
     let loss = |from: usize, to: usize| from as i64 - to as i64;
     let (height, width) = (loss(from.0, to.0), loss(from.1, to.1));
@@ -78,15 +78,15 @@ fn byte(sum: i32) -> u8 {
     (sum >> BITS).clamp(0, 255) as u8
 }
 
-/// What one output pixel is the sum of.
+/// The weights of one output pixel.
 struct Tap {
     /// The first input pixel.
     first: usize,
-    /// Of it and those after it, with [`BITS`] after the point; they add up to one.
+    /// Weights of it and the following pixels, with [`BITS`] fractional bits; they add up to one.
     weights: Vec<i32>,
 }
 
-/// A tap for each of `n_out` pixels along a side of `n_in`.
+/// The weights of each of `n_out` pixels along a side of `n_in`.
 fn taps(n_in: usize, n_out: usize) -> Vec<Tap> {
     let scale = n_in as f64 / n_out as f64;
     // Antialias: the filter widens as it shrinks the image, and never narrows.

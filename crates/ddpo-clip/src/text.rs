@@ -9,8 +9,8 @@ use crate::{ClipTextConfig, ClipTokenizer, Error, Result};
 
 /// The text encoder of Stable Diffusion v1: token ids in, one vector per token out.
 ///
-/// An ordinary differentiable function of its weights: whoever trains it marks the tensors of the
-/// [`Scope`] as leaves; whoever does not calls it under `tch::no_grad`.
+/// Differentiable in its weights: to train it, make the tensors of the [`Scope`] require gradients; otherwise
+/// call it under `tch::no_grad`.
 pub struct ClipTextModel {
     token_embedding: Embedding,
     position_embedding: Embedding,
@@ -21,11 +21,11 @@ pub struct ClipTextModel {
 impl ClipTextModel {
     /// Takes its weights from `scope`, in transformers' names.
     ///
-    /// transformers up to 4 wrote every name with `text_model.` in front, 5 writes it without; both
-    /// versions read the former, so that is what an empty source gets. A file decides for itself.
+    /// transformers up to 4 wrote every name with the prefix `text_model.`, 5 writes it without; both
+    /// versions read the former, so that new weights have the prefix. Files may have either.
     ///
     /// # Errors
-    /// [`Error::Config`] for impossible sizes. Weights that are missing or misshapen are reported by
+    /// [`Error::Config`] for sizes out of range. Weights that are missing or misshapen are reported by
     /// the scope's [`finish`](ddpo_torch::Store::finish).
     pub fn new(scope: &Scope<'_>, config: &ClipTextConfig) -> Result<Self> {
         config.check("text encoder")?;
@@ -76,7 +76,7 @@ impl ClipTextModel {
     /// - returns: `[batch, tokens, hidden]`, in the weights' kind and on their device
     ///
     /// # Panics
-    /// On ids or lengths beyond the tables; [`check`](Self::check) a tokenizer once instead.
+    /// If ids or lengths are out of range; [`check`](Self::check) the tokenizer once instead.
     pub fn forward(&self, ids: &Tensor) -> Tensor {
         let device = self.token_embedding.weight.device();
         let positions = Tensor::arange(ids.size()[1], (Kind::Int64, device));
@@ -88,7 +88,7 @@ impl ClipTextModel {
         self.final_layer_norm.forward(&x)
     }
 
-    /// Whether every id and every length that `tokenizer` gives has a row here.
+    /// Checks that every id and every length of `tokenizer` has an embedding.
     ///
     /// # Errors
     /// [`Error::Mismatch`] with both figures.

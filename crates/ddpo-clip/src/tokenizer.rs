@@ -15,7 +15,7 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior, TokenizerBuilder, Tokenizer
 use crate::files::{Parsed, Special, TokenizerFiles, parse_files, parse_folder};
 use crate::{Error, Result};
 
-/// How CLIP cuts a text into words (transformers 5.23.0, `tokenization_clip.py`).
+/// How CLIP splits a text into words (transformers 5.23.0, `tokenization_clip.py`).
 const WORDS: &str =
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
@@ -23,7 +23,7 @@ type Bpe = TokenizerImpl<BPE, Normalizers, PreTokenizers, NoProcessor, NoDecoder
 type NoProcessor = tokenizers::processors::template::TemplateProcessing;
 type NoDecoder = ByteLevel;
 
-/// Texts to padded rows of ids, exactly as transformers' `CLIPTokenizer` gives them to a pipeline.
+/// Converts texts to padded rows of ids, exactly as transformers' `CLIPTokenizer` does for a pipeline.
 pub struct ClipTokenizer {
     bpe: Bpe,
     bos: i64,
@@ -52,25 +52,25 @@ impl ClipTokenizer {
         Self::new(parse_files(files)?)
     }
 
-    /// The ids of each text, a row each: start, the text's own, end, padding.
+    /// The ids of the texts, one row per text: start, the text's own ids, end, padding.
     ///
-    /// A text that is too long loses its own last ids, never the end. Upper and lower case are the same.
+    /// Texts that are too long are truncated before the end token. Case is ignored.
     ///
     /// # Shapes
     /// - returns: `[texts, max_length]`, i64, on the CPU
     ///
     /// # Errors
-    /// [`Error::Text`] where the tokenizer refuses a text.
+    /// [`Error::Text`] if the tokenizer fails on a text.
     pub fn encode(&self, texts: &[&str]) -> Result<Tensor> {
         let rows = self.encode_ids(texts)?;
         let shape = [texts.len() as i64, self.max_length as i64];
         Ok(Tensor::from_slice(&rows).view(shape))
     }
 
-    /// As [`encode`](Self::encode), the rows one after another in a vector.
+    /// Like [`encode`](Self::encode), the rows one after another in a vector.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
+    /// Same as [`encode`](Self::encode).
     pub fn encode_ids(&self, texts: &[&str]) -> Result<Vec<i64>> {
         let mut rows = Vec::with_capacity(texts.len() * self.max_length);
         for (i, text) in texts.iter().enumerate() {
@@ -100,7 +100,7 @@ impl ClipTokenizer {
         self.eos
     }
 
-    /// The id that fills a row.
+    /// The padding id.
     pub fn pad(&self) -> i64 {
         self.pad
     }

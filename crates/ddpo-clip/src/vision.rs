@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::block::{Block, BlockConfig};
-use crate::config::Sizes;
+use crate::config::ConfigCheck;
 use crate::files::{json, read, weights};
 use crate::{Activation, Result};
 
-/// Sizes of an image tower, in transformers' names; a key left out has transformers' default.
+/// Sizes of an image tower, in transformers' names; missing keys have transformers' defaults.
 ///
-/// It tolerates unknown keys, as [`ClipTextConfig`](crate::ClipTextConfig) does.
+/// It accepts unknown keys, as [`ClipTextConfig`](crate::ClipTextConfig) does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClipVisionConfig {
@@ -94,9 +94,9 @@ impl ClipVisionConfig {
     /// Parses and checks a `config.json`; `file` is its name in errors.
     ///
     /// # Errors
-    /// [`Error::Damaged`](crate::Error::Damaged) where it is not such a file, [`Error::Config`](crate::Error::Config) where a value is impossible.
+    /// [`Error::Damaged`](crate::Error::Damaged) if it is not such a file, [`Error::Config`](crate::Error::Config) if a value is out of range.
     pub fn from_json(file: &str, bytes: &[u8]) -> Result<Self> {
-        /// Of both towers; what is projected to is then named once for both.
+        /// Configuration of both towers, which has one projection size for both.
         #[derive(Deserialize)]
         struct Both {
             vision_config: Option<ClipVisionConfig>,
@@ -114,12 +114,12 @@ impl ClipVisionConfig {
         Ok(config)
     }
 
-    /// Refuses sizes that no tower can have; `file` is the name in errors.
+    /// Refuses sizes that are out of range; `file` is the name in errors.
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) with the first key at fault.
     pub fn check(&self, file: &str) -> Result<()> {
-        let sizes = Sizes { file };
+        let sizes = ConfigCheck { file };
         sizes.positive(&[
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
@@ -140,13 +140,13 @@ impl ClipVisionConfig {
         sizes.eps(self.layer_norm_eps)
     }
 
-    /// Patches of an image.
+    /// Number of patches of an image.
     fn n_patches(&self) -> i64 {
         (self.image_size / self.patch_size).pow(2)
     }
 }
 
-/// The image tower with its projection: an image in, its embedding in the space that texts share out.
+/// The image tower with its projection into the joint embedding space of images and texts.
 pub struct ClipVisionModel {
     class_embedding: Tensor,
     /// A convolution whose stride is its kernel.
@@ -165,7 +165,7 @@ impl ClipVisionModel {
     /// `CLIPModel`.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) for impossible sizes. Weights that are missing or misshapen are reported by
+    /// [`Error::Config`](crate::Error::Config) for sizes out of range. Weights that are missing or misshapen are reported by
     /// the scope's [`finish`](ddpo_torch::Store::finish).
     pub fn new(scope: &Scope<'_>, config: &ClipVisionConfig) -> Result<Self> {
         config.check("image tower")?;
@@ -196,7 +196,7 @@ impl ClipVisionModel {
                 config.n_patches() + 1,
                 width,
             ),
-            // Spelt so in OpenAI's release, and ever since.
+            // Spelt so since OpenAI's release.
             pre_layer_norm: norm("pre_layrnorm"),
             layers: (0..config.num_hidden_layers)
                 .map(|i| Block::new(&(&blocks / i), &block))
@@ -263,7 +263,7 @@ impl ClipVisionModel {
         states
     }
 
-    /// The class token and the patches, with their places, after the first norm.
+    /// The class token and the patches with their position embeddings, after the first norm.
     fn embed(&self, pixels: &Tensor) -> Tensor {
         let weight = &self.patch_embedding;
         let pixels = pixels.to_device(weight.device()).to_kind(weight.kind());
@@ -299,7 +299,7 @@ impl ClipVisionModel {
         self.visual_projection.weight.size()[0]
     }
 
-    /// Where the weights are.
+    /// Device of the weights.
     pub fn device(&self) -> Device {
         self.patch_embedding.device()
     }

@@ -57,7 +57,7 @@ impl AestheticModel {
     /// `.pth` or the same as safetensors. `kind` is the tower's; the head is f32.
     ///
     /// # Errors
-    /// As [`ClipVisionModel::open`]; [`Error::Torch`] with the file of the head; [`Error::Mismatch`].
+    /// Same as [`ClipVisionModel::open`]; [`Error::Torch`] with the file of the head; [`Error::Mismatch`].
     pub fn open(
         clip: &Path,
         head: &Path,
@@ -86,8 +86,8 @@ impl AestheticModel {
         Ok(score.double_value(&[0]) as f32)
     }
 
-    /// The scores of images as tensors, differentiable: what guidance follows. It differs from
-    /// [`score`](Self::score) by the rounding to bytes.
+    /// Differentiable scores of images, for guidance. They differ from [`score`](Self::score) by the rounding to
+    /// bytes.
     ///
     /// # Shapes
     /// - `images`: `[batch, 3, height, width]` in [0, 1], any device

@@ -4,7 +4,7 @@ use ddpo_torch::nn::{Embedding, LayerNorm};
 use ddpo_torch::{Init, Scope};
 use tch::{Kind, Tensor};
 
-use crate::layers::{Attention, FeedForward, Sizes};
+use crate::layers::{Attention, FeedForward, LayerDims};
 
 /// What [`Bert::new`] needs to know.
 pub(crate) struct BertConfig {
@@ -13,7 +13,7 @@ pub(crate) struct BertConfig {
     /// Rows of the segment table; none if 0.
     pub n_types: i64,
     pub n_layers: i64,
-    pub sizes: Sizes,
+    pub sizes: LayerDims,
     /// Width of the tokens that every layer attends to besides its own; none in BERT itself.
     pub memory_width: Option<i64>,
 }
@@ -38,7 +38,7 @@ impl Bert {
     pub fn new(scope: &Scope<'_>, config: &BertConfig) -> Self {
         let embeddings = scope / "embeddings";
         let layers = &(scope / "encoder") / "layer";
-        let Sizes { width, eps, .. } = config.sizes;
+        let LayerDims { width, eps, .. } = config.sizes;
         let table = |name, rows| Embedding::new(&(&embeddings / name), rows, width);
         let types = (config.n_types > 0).then(|| {
             (&embeddings / "token_type_embeddings").tensor(

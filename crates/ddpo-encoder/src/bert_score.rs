@@ -35,7 +35,7 @@ impl BertScore {
     /// Reads the encoder up to layer `n_layers` and its tokenizer from a folder in transformers' layout.
     ///
     /// # Errors
-    /// As [`TextEncoder::open`] and [`TextTokenizer::open`]; [`Error::Mismatch`] if they do not fit together.
+    /// Same as [`TextEncoder::open`] and [`TextTokenizer::open`]; [`Error::Mismatch`] if they do not fit together.
     pub fn open(folder: &Path, n_layers: i64, device: Device, kind: Kind) -> Result<Self> {
         let encoder = TextEncoder::open(folder, n_layers, device, kind)?;
         let tokenizer = TextTokenizer::open(folder, encoder.max_tokens())?;
@@ -53,7 +53,7 @@ impl BertScore {
     /// Of one pair. Spaces around a text do not count; all three are 0 if either text is empty.
     ///
     /// # Errors
-    /// [`ddpo_clip::Error::Text`] where the tokenizer refuses a text.
+    /// [`ddpo_clip::Error::Text`] if the tokenizer fails on a text.
     pub fn compare(&self, candidate: &str, reference: &str) -> Result<Agreement> {
         let (candidate, reference) = (self.tokens(candidate)?, self.tokens(reference)?);
         let is_empty = |tokens: &Tokens| tokens.weights.numel() == 2;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ddpo_clip::Sizes;
+use ddpo_clip::ConfigCheck;
 use ddpo_clip::files::{json, read};
 use serde::Deserialize;
 
@@ -137,7 +137,7 @@ impl ImageRewardConfig {
     /// # Errors
     /// [`ddpo_clip::Error::Config`] with the first key at fault.
     pub fn check(&self, file: &str) -> Result<()> {
-        let (sizes, vision) = (Sizes { file }, &self.vision);
+        let (sizes, vision) = (ConfigCheck { file }, &self.vision);
         let encoders = [
             (vision.width, vision.inner, vision.n_layers, vision.n_heads),
             (self.width, self.inner, self.n_layers, self.n_heads),

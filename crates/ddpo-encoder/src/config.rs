@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ddpo_clip::Sizes;
+use ddpo_clip::ConfigCheck;
 use ddpo_clip::files::{json, read};
 use serde::Deserialize;
 
@@ -101,7 +101,7 @@ impl TextConfig {
     /// # Errors
     /// [`ddpo_clip::Error::Config`] with the first key at fault.
     pub fn check(&self, file: &str) -> Result<()> {
-        let sizes = Sizes { file };
+        let sizes = ConfigCheck { file };
         sizes.positive(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),

@@ -9,7 +9,7 @@ use ddpo_torch::{Init, Scope};
 use tch::{Kind, Tensor};
 
 use crate::TextConfig;
-use crate::layers::{FeedForward, Output, Sizes, join_heads, split_heads};
+use crate::layers::{FeedForward, LayerDims, Output, join_heads, split_heads};
 
 pub(crate) struct Deberta {
     words: Embedding,
@@ -125,7 +125,7 @@ struct Distances {
 
 impl Layer {
     fn new(scope: &Scope<'_>, config: &TextConfig) -> Self {
-        let sizes = Sizes {
+        let sizes = LayerDims {
             width: config.hidden_size,
             inner: config.intermediate_size,
             n_heads: config.num_attention_heads,

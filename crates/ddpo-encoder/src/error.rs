@@ -1,8 +1,8 @@
-//! What can go wrong between a text or an image and its score.
+//! Errors of text and image encoders.
 
 use std::path::PathBuf;
 
-/// Everything this crate reports.
+/// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -12,13 +12,13 @@ pub enum Error {
         /// The folder.
         folder: PathBuf,
     },
-    /// Parts of one model whose sizes do not fit together.
+    /// Parts of one model whose sizes do not match.
     #[error("{reason}")]
     Mismatch {
         /// Both figures.
         reason: String,
     },
-    /// A file, a configuration, a text or an image: what can be wrong with CLIP's can be wrong with these.
+    /// A file, a configuration, a text or an image, with the errors of ddpo-clip.
     #[error(transparent)]
     Clip(#[from] ddpo_clip::Error),
     /// Weights or libtorch.

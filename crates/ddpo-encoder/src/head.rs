@@ -1,15 +1,15 @@
-//! The head that LAION's predictor and ImageReward share: five linear layers with nothing between them.
+//! The head of LAION's predictor and ImageReward: five linear layers without activations.
 
 use ddpo_torch::Scope;
 use ddpo_torch::nn::Linear;
 use tch::{Kind, Tensor};
 
-/// Places of the layers in the published files; dropout, which does nothing here, has the others.
+/// Indices of the layers in the published files; the others are dropout, which does nothing here.
 const PLACES: [i64; 5] = [0, 2, 4, 6, 7];
 
-/// Five linear layers, collapsed into the one affine map that they are: `w · x + b`.
+/// Five linear layers, collapsed into one affine map: `w · x + b`.
 ///
-/// Collapsing is exact but for rounding, is done in f64, and makes of 0.9 million products per image 768.
+/// This is exact up to rounding, is done in f64, and takes 768 products per image instead of 0.9 million.
 pub struct AffineHead {
     /// `[width]`, f32, on the device of the scope.
     pub weight: Tensor,
@@ -35,7 +35,7 @@ impl AffineHead {
                 .weight
                 .to_device(tch::Device::Cpu)
                 .to_kind(Kind::Double);
-            // A placeholder for what the file lacks; `finish` reports it.
+            // A placeholder for a missing tensor; `finish` reports it.
             is_whole &= weight.size() == [pair[1], pair[0]];
             if !is_whole {
                 continue;

@@ -1,4 +1,4 @@
-//! ImageReward (Xu et al. 2023): what people would prefer, of a prompt and an image.
+//! ImageReward (Xu et al. 2023): human preference for an image, given a prompt.
 
 use std::num::NonZero;
 use std::path::Path;
@@ -8,18 +8,18 @@ use ddpo_torch::{Scope, Store};
 use tch::{Device, Kind, Tensor};
 
 use crate::bert::{Bert, BertConfig};
-use crate::layers::Sizes;
+use crate::layers::LayerDims;
 use crate::vit::BlipVision;
 use crate::{AffineHead, Error, ImageRewardConfig, Result, TextTokenizer};
 
 /// Mean and standard deviation of the head's output over the training set (THUDM/ImageReward, `ImageReward.py`).
 const MEAN: f64 = 0.167_173_628_300_524_26;
 const STD: f64 = 1.033_339_496_605_407_2;
-/// Tokens of a prompt, `[CLS]` and `[SEP]` included; what is longer loses its end (the same file).
+/// Tokens of a prompt, `[CLS]` and `[SEP]` included; longer ones are truncated (the same file).
 const MAX_TOKENS: usize = 35;
 
 /// BLIP's image tower, its text encoder that attends to the image in every layer, and a linear head on `[CLS]`:
-/// about -2.3 to 2, mean 0 and standard deviation 1 over the images it was trained on, more is better.
+/// about -2.3 to 2, mean 0 and standard deviation 1 over the images it was trained on, higher is better.
 pub struct ImageReward {
     vision: BlipVision,
     text: Bert,
@@ -58,7 +58,7 @@ impl ImageReward {
             max_positions: config.max_positions,
             n_types: 0,
             n_layers: config.n_layers,
-            sizes: Sizes {
+            sizes: LayerDims {
                 width: config.width,
                 inner: config.inner,
                 n_heads: config.n_heads,
@@ -92,7 +92,7 @@ impl ImageReward {
     ) -> Result<Self> {
         let tokenizer = TextTokenizer::open(tokenizer, config.max_positions)?;
         let store = Store::open(weights, device, kind)?.with_unneeded(|name| {
-            // BLIP's own heads, which ImageReward keeps and does not use.
+            // BLIP's own heads, which the file has and ImageReward does not use.
             ["blip.vision_proj.", "blip.text_proj."]
                 .iter()
                 .any(|head| name.starts_with(head))
@@ -105,7 +105,7 @@ impl ImageReward {
     /// The score of one image, `height` rows of `width` pixels, RGB.
     ///
     /// # Errors
-    /// [`ddpo_clip::Error::Text`] where the tokenizer refuses the prompt; [`ddpo_clip::Error::Image`] unless there are
+    /// [`ddpo_clip::Error::Text`] if the tokenizer fails on the prompt; [`ddpo_clip::Error::Image`] unless there are
     /// `height * width * 3` bytes and at least one pixel.
     pub fn score(&self, prompt: &str, rgb: &[u8], height: usize, width: usize) -> Result<f32> {
         let pixels = self.images.pixels(rgb, height, width)?;
@@ -118,23 +118,23 @@ impl ImageReward {
         Ok(score.double_value(&[0]) as f32)
     }
 
-    /// The scores of images as tensors, differentiable: what guidance follows. It differs from
-    /// [`score`](Self::score) by the rounding to bytes.
+    /// Differentiable scores of images, for guidance. They differ from [`score`](Self::score) by the rounding to
+    /// bytes.
     ///
     /// # Shapes
     /// - `images`: `[batch, 3, height, width]` in [0, 1], any device
     /// - returns: `[batch]`, f32, on the weights' device
     ///
     /// # Errors
-    /// [`ddpo_clip::Error::Text`] where the tokenizer refuses the prompt.
+    /// [`ddpo_clip::Error::Text`] if the tokenizer fails on the prompt.
     pub fn differentiable(&self, prompt: &str, images: &Tensor) -> Result<Tensor> {
         let ids = self.tokens(prompt)?;
         let ids = ids.expand([images.size()[0], -1], false);
         Ok(self.of_pixels(&ids, &self.images.differentiable(images)))
     }
 
-    /// The image tower's embedding, what each block makes of it, and that after its last norm; and the text
-    /// encoder's embedding and what each layer makes of it.
+    /// Hidden states: the image tower's embedding, the output of each block and of the last norm; and the text encoder's
+    /// embedding and the output of each layer.
     ///
     /// # Shapes
     /// - `ids`: `[batch, tokens]`, i64
@@ -146,7 +146,7 @@ impl ImageReward {
         (vision, text)
     }
 
-    /// Without padding: the reference pads to 35 tokens and masks them, which changes nothing.
+    /// Without padding: the reference pads to 35 tokens and masks the padding, which gives the same result.
     fn tokens(&self, prompt: &str) -> Result<Tensor> {
         let ids = self.tokenizer.encode_up_to(prompt, MAX_TOKENS)?;
         Ok(Tensor::from_slice(&ids).unsqueeze(0))

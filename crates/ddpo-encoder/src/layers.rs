@@ -1,4 +1,4 @@
-//! What BERT, DeBERTa and BLIP's text encoder share, in their names for it.
+//! Layers that BERT, DeBERTa and BLIP's text encoder share, in their names.
 
 use ddpo_torch::Scope;
 use ddpo_torch::nn::{LayerNorm, Linear};
@@ -6,16 +6,16 @@ use tch::Tensor;
 
 /// Sizes of a layer.
 #[derive(Clone, Copy)]
-pub(crate) struct Sizes {
+pub(crate) struct LayerDims {
     pub width: i64,
     /// Width inside the MLP.
     pub inner: i64,
     pub n_heads: i64,
-    /// Of the layer norms.
+    /// ε of the layer norms.
     pub eps: f64,
 }
 
-/// A linear layer, then the norm of its output and the shortcut: what follows attention and MLP.
+/// A linear layer, residual connection and norm: the output of attention and of the MLP.
 pub(crate) struct Output {
     dense: Linear,
     norm: LayerNorm,
@@ -42,7 +42,7 @@ pub(crate) struct FeedForward {
 
 impl FeedForward {
     /// `scope` is the layer's.
-    pub fn new(scope: &Scope<'_>, sizes: Sizes) -> Self {
+    pub fn new(scope: &Scope<'_>, sizes: LayerDims) -> Self {
         let intermediate = &(scope / "intermediate") / "dense";
         Self {
             intermediate: Linear::new(&intermediate, sizes.width, sizes.inner),
@@ -66,8 +66,8 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    /// `memory_width` is that of the tokens attended to.
-    pub fn new(scope: &Scope<'_>, sizes: Sizes, memory_width: i64) -> Self {
+    /// `memory_width` is the width of the tokens attended to.
+    pub fn new(scope: &Scope<'_>, sizes: LayerDims, memory_width: i64) -> Self {
         let own = scope / "self";
         let linear = |name, n_in| Linear::new(&(&own / name), n_in, sizes.width);
         Self {
@@ -97,7 +97,7 @@ pub(crate) fn split_heads(x: &Tensor, n_heads: i64) -> Tensor {
     x.view([size[0], size[1], n_heads, -1]).transpose(1, 2)
 }
 
-/// The way back.
+/// The inverse of splitting heads.
 pub(crate) fn join_heads(x: &Tensor) -> Tensor {
     let size = x.size();
     x.transpose(1, 2)

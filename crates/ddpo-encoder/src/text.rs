@@ -1,4 +1,4 @@
-//! A text encoder from a folder, whichever of the known ones is in it.
+//! Text encoders from folders: BERT or DeBERTa.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::bert::{Bert, BertConfig};
 use crate::deberta::Deberta;
-use crate::layers::Sizes;
+use crate::layers::LayerDims;
 use crate::{Error, Result, TextConfig};
 
-/// BERT (and MiniLM, which is one) or DeBERTa, up to some layer.
+/// BERT (including MiniLM) or DeBERTa, up to a given layer.
 pub struct TextEncoder {
     net: Net,
     device: Device,
@@ -39,7 +39,7 @@ impl TextEncoder {
         config.check("text encoder")?;
         if !(1..=config.num_hidden_layers).contains(&n_layers) {
             let reason = format!(
-                "layer {n_layers} is asked for: expected one from 1 to {}, which the encoder has",
+                "layer {n_layers} does not exist: the encoder has layers 1 to {}",
                 config.num_hidden_layers
             );
             return Err(Error::Mismatch { reason });
@@ -47,7 +47,7 @@ impl TextEncoder {
         let net = if config.model_type == "deberta" {
             Net::Deberta(Deberta::new(scope, config, n_layers))
         } else {
-            let sizes = Sizes {
+            let sizes = LayerDims {
                 width: config.hidden_size,
                 inner: config.intermediate_size,
                 n_heads: config.num_attention_heads,
@@ -104,7 +104,7 @@ impl TextEncoder {
     /// - returns: `[batch, tokens, hidden_size]`, in the weights' kind and on their device
     ///
     /// # Panics
-    /// On ids beyond the table or more than [`max_tokens`](Self::max_tokens).
+    /// If ids are out of range or there are more than [`max_tokens`](Self::max_tokens).
     pub fn forward(&self, ids: &Tensor) -> Tensor {
         match &self.net {
             Net::Bert(net) => net.forward(ids, None),
@@ -121,7 +121,7 @@ impl TextEncoder {
         }
     }
 
-    /// The most tokens of a text.
+    /// Maximum number of tokens of a text.
     pub fn max_tokens(&self) -> i64 {
         self.max_tokens
     }
@@ -131,13 +131,13 @@ impl TextEncoder {
         self.vocab_size
     }
 
-    /// Where the weights are.
+    /// Device of the weights.
     pub fn device(&self) -> Device {
         self.device
     }
 }
 
-/// What published files hold beside the encoder: heads, and layers that are not asked for.
+/// What published files hold besides the encoder: heads, and later layers.
 fn is_other(name: &str, n_layers: i64) -> bool {
     let layer = name
         .strip_prefix("encoder.layer.")
@@ -146,7 +146,7 @@ fn is_other(name: &str, n_layers: i64) -> bool {
     layer.is_some_and(|layer| layer >= n_layers) || heads.iter().any(|head| name.starts_with(head))
 }
 
-/// Files of 2019 call the weights of norms after their Greek letters.
+/// Files of 2019 name the weights of norms by Greek letters.
 fn older_names(name: &str) -> Vec<String> {
     let greek = [(".weight", ".gamma"), (".bias", ".beta")];
     greek

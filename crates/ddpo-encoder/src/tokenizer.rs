@@ -1,4 +1,4 @@
-//! From text to the ids that a text encoder reads, as transformers 5.23.0 does it with the same folder.
+//! Tokenizers of text encoders, as transformers 5.23.0 loads them from the same folder.
 
 use std::path::Path;
 
@@ -24,7 +24,7 @@ pub struct TextTokenizer {
     max_tokens: usize,
 }
 
-/// What matters of `tokenizer_config.json`.
+/// The relevant keys of `tokenizer_config.json`.
 #[derive(Deserialize, Default)]
 struct Settings {
     model_max_length: Option<f64>,
@@ -35,8 +35,8 @@ impl TextTokenizer {
     /// Reads `tokenizer.json`, or else `vocab.txt` (BERT), or else `vocab.json` and `merges.txt` (DeBERTa); of
     /// `tokenizer_config.json`, if it is there, the longest text and whether case counts.
     ///
-    /// `max_tokens` is what the encoder can read. Truncation and padding that a `tokenizer.json` asks for are off:
-    /// transformers does not heed them either.
+    /// `max_tokens` is the encoder's limit. Truncation and padding of a `tokenizer.json` are ignored, as in
+    /// transformers.
     ///
     /// # Errors
     /// [`Error::NoTokenizer`], [`ddpo_clip::Error::Io`] or [`ddpo_clip::Error::Damaged`].
@@ -83,10 +83,10 @@ impl TextTokenizer {
         })
     }
 
-    /// `[CLS]`, the text's own ids, `[SEP]`; a text that is too long loses its own last ids.
+    /// `[CLS]`, the text's own ids, `[SEP]`; texts that are too long are truncated.
     ///
     /// # Errors
-    /// [`ddpo_clip::Error::Text`] where the tokenizer refuses the text.
+    /// [`ddpo_clip::Error::Text`] if the tokenizer fails on the text.
     pub fn encode(&self, text: &str) -> Result<Vec<i64>> {
         self.encode_up_to(text, self.max_tokens)
     }
@@ -94,7 +94,7 @@ impl TextTokenizer {
     /// The same with at most `max_tokens` ids.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
+    /// Same as [`encode`](Self::encode).
     pub fn encode_up_to(&self, text: &str, max_tokens: usize) -> Result<Vec<i64>> {
         let encoding = self
             .inner
@@ -119,7 +119,7 @@ impl TextTokenizer {
         self.sep.into()
     }
 
-    /// Ids that it can give.
+    /// Size of the vocabulary.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
@@ -133,7 +133,7 @@ fn settings(folder: &Path) -> Result<Settings> {
     Ok(json(&path.display().to_string(), &read(&path)?)?)
 }
 
-/// BERT's, with a token a line.
+/// BERT's vocabulary, one token per line.
 fn word_pieces(path: &Path, vocab: &[u8], lower: bool) -> tokenizers::Result<Tokenizer> {
     let text = std::str::from_utf8(vocab).map_err(|e| format!("{}: {e}", path.display()))?;
     let entries = text
@@ -151,7 +151,7 @@ fn word_pieces(path: &Path, vocab: &[u8], lower: bool) -> tokenizers::Result<Tok
     Ok(tokenizer)
 }
 
-/// DeBERTa's: GPT-2's pairs of bytes.
+/// DeBERTa's byte-pair encoding, as in GPT-2.
 fn byte_pairs(vocab: &[u8], merges: &[u8]) -> tokenizers::Result<Tokenizer> {
     let vocab: std::collections::HashMap<String, u32> = serde_json::from_slice(vocab)?;
     let mut pairs = Vec::new();

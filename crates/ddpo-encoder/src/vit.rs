@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use crate::layers::{attend, join_heads, split_heads};
 
-/// Of the layer norms (BLIP, `vit.py`).
+/// ε of the layer norms (BLIP, `vit.py`).
 const EPS: f64 = 1e-6;
 
 /// Sizes of an image tower.
@@ -64,8 +64,8 @@ impl BlipVision {
         }
     }
 
-    /// `pixels`: `[batch, 3, image_size, image_size]`; returns the embedding, what each block makes of it, and that
-    /// after the last norm, `[batch, 1 + patches, width]`.
+    /// `pixels`: `[batch, 3, image_size, image_size]`; returns the embedding, the output of each block and that
+    /// of the last norm, `[batch, 1 + patches, width]`.
     pub fn states(&self, pixels: &Tensor) -> Vec<Tensor> {
         let mut states = vec![self.embed(pixels)];
         for block in &self.blocks {

@@ -56,6 +56,7 @@ fn every_layer_of_both_encoders_is_that_of_transformers() {
 #[derive(Deserialize)]
 struct Row {
     prompt: String,
+    #[serde(rename = "picture")]
     image: u32,
     score: f64,
 }

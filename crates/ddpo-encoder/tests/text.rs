@@ -187,7 +187,7 @@ fn a_file_that_does_not_fit_is_refused_by_name() {
     }
     let error = open(&weights, 5).unwrap_err().to_string();
     assert!(
-        error.contains("layer 5 is asked for: expected one from 1 to 4"),
+        error.contains("layer 5 does not exist: the encoder has layers 1 to 4"),
         "{error}"
     );
     let vocab = folder.path().join("vocab.txt");

@@ -61,7 +61,7 @@ pub fn read(path: &Path) -> Result<Vec<EvalRow>> {
 /// Like [`read`], from any reader; `path` is only used in messages.
 ///
 /// # Errors
-/// As [`read`].
+/// Same as [`read`].
 pub fn parse(from: impl std::io::Read, path: &Path) -> Result<Vec<EvalRow>> {
     let mut reader = reader(from);
     let fixed = column_indices(&mut reader, path, EVAL_COLUMNS)?;

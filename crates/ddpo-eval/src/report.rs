@@ -3,7 +3,7 @@
 //! Images are `data:` URLs, figures are inline SVG, the style sheet is part of the file, and there is no
 //! script. Every text is escaped where it is inserted, since prompts, configurations and file names may be hostile.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use crate::{
     Svg,
@@ -13,10 +13,13 @@ use crate::{
 };
 
 mod about;
+mod html;
 mod index;
 
-pub use about::About;
+pub use about::{About, StandIn};
 pub use index::{Index, IndexEntry};
+
+use html::{figure, notice, other_metrics, page, relative, sheet, verdict_table};
 
 /// Everything that a report shows.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -45,17 +48,6 @@ pub struct Report {
     pub runs: Vec<RunSection>,
     /// The command that reproduces this report.
     pub command: String,
-}
-
-/// A reward that takes the place of the paper's, which cannot run on the preset.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct StandIn {
-    /// What was trained on, such as `colourfulness (Hasler and Süsstrunk 2003)`.
-    pub used: String,
-    /// What it stands in for, such as `the LAION aesthetic score`.
-    pub stands_for: String,
-    /// Why, in a sentence.
-    pub reason: String,
 }
 
 /// One run's part of the report.
@@ -144,60 +136,6 @@ impl Report {
     }
 }
 
-/// A whole HTML file around its body.
-fn page(title: &str, body: Markup) -> String {
-    let style = PreEscaped(include_str!("report/style.css"));
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                // Nothing is fetched and nothing runs, even if some text were not escaped.
-                meta http-equiv="Content-Security-Policy"
-                    content="default-src 'none'; img-src data:; style-src 'unsafe-inline'";
-                title { (title) " · ddpo" }
-                style { (style) }
-            }
-            body { main { (body) } }
-        }
-    };
-    page.into_string()
-}
-
-fn figure(svg: &Svg, caption: &str) -> Markup {
-    html! { figure { div.scroll { (PreEscaped(svg.as_str())) } figcaption { (caption) } } }
-}
-
-/// Metrics other than the reward, and where reward hacking begins.
-fn other_metrics(panel: &[(Svg, String)], early_stops: &[(String, String)]) -> Markup {
-    html! {
-        @if !early_stops.is_empty() {
-            ul { @for (run, statement) in early_stops { li { strong { (run) } ": " (statement) "." } } }
-        }
-        div.panel { @for (svg, caption) in panel { (figure(svg, caption)) } }
-    }
-}
-
-fn sheet(png: &Png, caption: &str) -> Markup {
-    html! {
-        figure {
-            div.scroll { img src=(png.data_uri()) alt=(caption); }
-            figcaption { (caption) }
-        }
-    }
-}
-
-fn notice(stand_in: &StandIn) -> Markup {
-    html! {
-        div.notice role="note" {
-            strong { "Stand-in reward. " }
-            "This run was trained and evaluated on " strong { (stand_in.used) } ", which stands in for "
-            (stand_in.stands_for) ". " (stand_in.reason)
-        }
-    }
-}
-
 fn facts(facts: &[(String, String)]) -> Markup {
     html! {
         @if !facts.is_empty() {
@@ -219,40 +157,6 @@ fn claims(verdicts: &[ClaimResult]) -> Markup {
             }
         }
     }
-}
-
-fn verdict_table(verdicts: &[ClaimResult]) -> Markup {
-    html! {
-        p { (met_of(verdicts)) }
-        table.cards {
-            thead { tr { th { "" } th { "Claim" } th { "Run" } th { "Measured" } th { "Source" } } }
-            tbody {
-                @for v in verdicts {
-                    tr {
-                        td data-label="Result" { (verdict_word(v.met)) }
-                        td data-label="Claim" { (v.statement) }
-                        td data-label="Run" { (v.algorithm) ", seed " (v.seed) }
-                        td data-label="Measured" { (v.numbers()) }
-                        td data-label="Source" { (v.claim.source()) }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// "2 of 3 met".
-fn met_of(verdicts: &[ClaimResult]) -> Markup {
-    let met = verdicts.iter().filter(|v| v.met).count();
-    html! { span class=(verdict_class(met == verdicts.len())) { (met) " of " (verdicts.len()) " met" } }
-}
-
-fn verdict_class(met: bool) -> &'static str {
-    if met { "good" } else { "bad" }
-}
-
-fn verdict_word(met: bool) -> Markup {
-    html! { span class=(verdict_class(met)) { @if met { "✓ met" } @else { "✗ not met" } } }
 }
 
 fn index(runs: &[RunSection]) -> Markup {
@@ -316,23 +220,6 @@ fn folded(title: &str, text: &str) -> Markup {
     html! { details { summary { (title) } pre { code { (text) } } } }
 }
 
-/// A link that cannot leave the report's folder or run a script.
-fn relative(link: &str) -> String {
-    let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
-    let encoded: String = link
-        .chars()
-        .map(|c| {
-            if safe(c) {
-                return c.to_string();
-            }
-            let mut bytes = [0; 4];
-            let utf8 = c.encode_utf8(&mut bytes).bytes();
-            utf8.map(|b| format!("%{b:02X}")).collect()
-        })
-        .collect();
-    format!("./{}", encoded.trim_start_matches('/'))
-}
-
 /// Three significant digits for small numbers, otherwise three decimals; a dash for what is not finite.
 fn number(value: f64) -> String {
     let size = value.abs();
@@ -367,15 +254,5 @@ mod tests {
         assert_eq!((changes[1].first, changes[1].last), (-2.0, -1.5));
         assert!(changes[2].last.is_nan());
         assert_eq!(MetricChange::of(&MetricsTable::default()), []);
-    }
-
-    #[test]
-    fn links_stay_inside_the_folder() {
-        assert_eq!(relative("seed-0/report.html"), "./seed-0/report.html");
-        assert_eq!(
-            relative("javascript:alert(1)"),
-            "./javascript%3Aalert%281%29"
-        );
-        assert_eq!(relative("//elsewhere/ä b"), "./elsewhere/%C3%A4%20b");
     }
 }

@@ -68,7 +68,7 @@ impl MetricsTable {
     /// Like [`read`](Self::read), from any reader; `path` is only used in messages.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// Same as [`read`](Self::read).
     pub fn parse(from: impl Read, path: &Path) -> Result<Self> {
         let mut reader = reader(from);
         let columns: Vec<String> = header(&mut reader, path, &METRIC_COLUMNS)?
@@ -122,7 +122,7 @@ pub fn read_samples(path: &Path) -> Result<Vec<SampleRecord>> {
 /// Like [`read_samples`], from any reader; `path` is only used in messages.
 ///
 /// # Errors
-/// As [`read_samples`].
+/// Same as [`read_samples`].
 pub fn parse_samples(from: impl Read, path: &Path) -> Result<Vec<SampleRecord>> {
     let mut reader = reader(from);
     let columns = column_indices(&mut reader, path, SAMPLE_COLUMNS)?;

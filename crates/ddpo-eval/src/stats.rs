@@ -49,7 +49,7 @@ impl Summary {
 /// Standard deviation with n in the denominator.
 ///
 /// # Errors
-/// As [`Summary::of`].
+/// Same as [`Summary::of`].
 pub fn population_std(values: &[f64]) -> Result<f64> {
     let (_, squares) = moments(values)?;
     Ok((squares / values.len() as f64).sqrt())
@@ -68,7 +68,7 @@ pub struct Interval {
 /// Confidence interval of the mean by Student's t: right for few, roughly normal values such as one number per seed.
 ///
 /// # Errors
-/// [`Error::TooFew`] below two values; [`Error::Mismatch`] unless `0 < level < 1`; as [`Summary::of`].
+/// [`Error::TooFew`] below two values; [`Error::Mismatch`] unless `0 < level < 1`; otherwise same as [`Summary::of`].
 pub fn t_interval(values: &[f64], level: f64) -> Result<Interval> {
     check_level(level)?;
     let summary = at_least_two("values", values)?;
@@ -124,7 +124,7 @@ pub fn bootstrap(
 /// [`bootstrap`] of the mean.
 ///
 /// # Errors
-/// As [`bootstrap`].
+/// Same as [`bootstrap`].
 pub fn bootstrap_mean(values: &[f64], level: f64, resamples: usize, seed: u64) -> Result<Interval> {
     let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
     bootstrap(values, mean, level, resamples, seed)
@@ -133,7 +133,7 @@ pub fn bootstrap_mean(values: &[f64], level: f64, resamples: usize, seed: u64) -
 /// Summary of `after[i] − before[i]`, for paired values such as those of the same prompts or seeds.
 ///
 /// # Errors
-/// [`Error::Mismatch`] if the lengths differ; as [`Summary::of`].
+/// [`Error::Mismatch`] if the lengths differ; otherwise same as [`Summary::of`].
 pub fn paired_difference(before: &[f64], after: &[f64]) -> Result<Summary> {
     if before.len() != after.len() {
         return Err(Error::mismatch(
@@ -166,7 +166,7 @@ impl Welch {
     /// Compares `second` with `first`.
     ///
     /// # Errors
-    /// [`Error::TooFew`] below two values on a side; as [`Summary::of`].
+    /// [`Error::TooFew`] below two values on a side; otherwise same as [`Summary::of`].
     pub fn of(first: &[f64], second: &[f64]) -> Result<Self> {
         let a = at_least_two("first values", first)?;
         let b = at_least_two("second values", second)?;

@@ -1,6 +1,6 @@
 //! The artwork pack: every drawing of every entity of the pocket world, embedded in the binary.
 //!
-//! One lossless WebP sheet a set; the cells of a sheet stand in the order of `entities.json`.
+//! One lossless WebP sheet per set; the cells of a sheet are in the order of `entities.json`.
 //! Drawings are trimmed to what is visible and centred in a square, so that the scale of a scene
 //! means the same in every set. Rebuilt from the published packages by the binary `pocket-pack`.
 
@@ -18,7 +18,7 @@ pub const DRAWING_SIZE: usize = 80;
 /// Drawings in a row of a sheet.
 pub const SHEET_COLUMNS: usize = 16;
 
-/// Where a drawing comes from, and with it what it looks like.
+/// The set that a drawing comes from, which determines its style.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Set {
@@ -104,7 +104,7 @@ pub enum EntityKind {
     UnseenAnimal,
     /// One of the paper's 50 everyday objects (those with artwork).
     Object,
-    /// Something that only appears beside an animal: a plate, a chess pawn.
+    /// Something that only appears together with an animal: a plate, a chess pawn.
     Prop,
 }
 
@@ -143,7 +143,7 @@ impl Pack {
     /// Decodes the pack that is embedded in the binary.
     ///
     /// # Errors
-    /// [`Error::Artwork`] if the embedded files do not fit together.
+    /// [`Error::Artwork`] if the embedded files are inconsistent.
     pub fn embedded() -> Result<Self> {
         let listed = listed_entities()?;
         let mut pack = Self {
@@ -164,7 +164,7 @@ impl Pack {
         Ok(pack)
     }
 
-    /// Every entity, in the order of `entities.json`: this order is the labels of the judges.
+    /// Every entity, in the order of `entities.json`, which is also that of the judges' classes.
     pub fn entities(&self) -> &[Entity] {
         &self.entities
     }
@@ -190,7 +190,7 @@ impl Pack {
         &self.by_entity[entity][set.index()]
     }
 
-    /// Index of the entity with this name; of an object and a prop of one name, the object.
+    /// Index of the entity with this name; of the object where an object and a prop share a name.
     pub fn entity(&self, name: &str) -> Option<usize> {
         self.entities.iter().position(|entity| entity.name == name)
     }

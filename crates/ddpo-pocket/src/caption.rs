@@ -5,7 +5,9 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::artwork::Pack;
-use crate::scene::{Activity, Color, Ground, Place, Scene, SceneKind};
+use crate::scene::{
+    Activity, Color, Composer, Ground, Location, SCENE_BYTES, Scene, SceneKind, keyed,
+};
 
 /// The noun with its indefinite article: "an ant", "a cat", "scissors".
 pub fn with_article(noun: &str) -> String {
@@ -38,7 +40,40 @@ pub const NUMBERS: [&str; 8] = [
     "one", "two", "three", "four", "five", "six", "seven", "eight",
 ];
 
-pub(crate) fn of(scene: &Scene, pack: &Pack, plain_share: f64, rng: &mut ChaCha8Rng) -> String {
+impl Scene {
+    /// A caption for the scene, lower case, without a full stop; never empty.
+    ///
+    /// `plain_share` of the captions name the entity and nothing else ([`Mixture::plain_caption`]).
+    pub fn caption(&self, pack: &Pack, plain_share: f64, rng: &mut ChaCha8Rng) -> String {
+        of(self, pack, plain_share, rng)
+    }
+}
+
+impl Composer<'_> {
+    /// The caption of scene `index` of the stream of `seed`.
+    pub fn caption(&self, scene: &Scene, seed: u64, index: u64) -> String {
+        let rng = &mut keyed(seed, 2 * index + 1);
+        scene.caption(self.pack(), self.mixture().plain_caption, rng)
+    }
+
+    /// Scene `index` of the stream of `seed`, drawn into `pixels`, with its caption.
+    ///
+    /// # Shapes
+    /// - `pixels`: `[64, 64, 3]`, RGB, row by row
+    pub fn compose(
+        &self,
+        seed: u64,
+        index: u64,
+        pixels: &mut [u8; SCENE_BYTES],
+    ) -> (Scene, String) {
+        let scene = self.scene(seed, index);
+        scene.render_into(self.pack(), pixels);
+        let caption = self.caption(&scene, seed, index);
+        (scene, caption)
+    }
+}
+
+fn of(scene: &Scene, pack: &Pack, plain_share: f64, rng: &mut ChaCha8Rng) -> String {
     let noun = pack.entities()[scene.entity()].name.as_str();
     let text = match scene.kind {
         SceneKind::Single => return of_single(scene, noun, plain_share, rng),
@@ -48,15 +83,15 @@ pub(crate) fn of(scene: &Scene, pack: &Pack, plain_share: f64, rng: &mut ChaCha8
         SceneKind::Pair => {
             let other = &pack.entities()[scene.other_entity()].name;
             let [first, second] = [noun, other].map(with_article);
-            // Which stands first says nothing about which is named first.
+            // The order of the names does not depend on the order of the figures.
             match rng.random() {
                 true => format!("{first} and {second}"),
                 false => format!("{second} and {first}"),
             }
         }
-        SceneKind::Place(place) => return somewhere(noun, scene.count(), place),
+        SceneKind::Location(place) => return somewhere(noun, scene.count(), place),
     };
-    // The ground is a tenth of these captions' business: the paper's prompts never name it.
+    // Only a tenth of these captions name the ground: the paper's prompts never do.
     match rng.random_bool(0.1) {
         true => format!("{text} on {}", ground_phrase(&scene.ground)),
         false => text,
@@ -89,7 +124,7 @@ fn colored(noun: &str, color: Color, rng: &mut ChaCha8Rng) -> String {
 }
 
 /// "four wolves in the park".
-fn somewhere(noun: &str, count: usize, place: Place) -> String {
+fn somewhere(noun: &str, count: usize, place: Location) -> String {
     format!("{} {}", many(noun, count), place.phrase())
 }
 

@@ -1,9 +1,9 @@
-//! How likely a judge finds what a prompt says: the reward `judge`, and the same by the judge that only measures.
+//! Scores images by how likely a judge finds the content of their prompts: the reward `judge`, and the same score by
+//! the held-out judge.
 //!
-//! The score of an image is the sum of the judge's log-probabilities of what its prompt mentions, and of nothing
-//! else:
+//! The score of an image is the sum of the judge's log-probabilities of everything that its prompt mentions:
 //!
-//! | the prompt says | one term each |
+//! | the prompt mentions | one term each |
 //! | --- | --- |
 //! | one thing | log p(entity) |
 //! | two different things | log p(a) + log p(b) + 2 log 2 |
@@ -12,12 +12,12 @@
 //! | a style word | log p(style) |
 //! | a ground | log p(colour) + log p(pattern) |
 //!
-//! An article is no number: of "a cat" only the cat is judged.
-//! The entity head was trained on pairs with half of the truth for each, so that it can give neither more than ½ when
-//! both are there: the constant makes 0 the largest score of a pair, as it is of every other term. A thing and the
-//! same thing again are one entity twice over.
-//! No judge has learned sizes, and none the style of drawings that it was not trained on: prompts that ask for them
-//! are refused, not judged by half.
+//! An article is not a number: for "a cat" only the entity is judged.
+//! The entity head was trained on pairs with a target of ½ for each, so that it gives neither more than ½ when
+//! both are there: the constant makes 0 the largest score of a pair, as for every other term. A pair of the same
+//! thing has one entity and a count of two.
+//! No judge has learned sizes, or the style of drawings that it was not trained on: prompts that mention them
+//! are refused rather than judged in part.
 
 use std::f64::consts::LN_2;
 
@@ -26,25 +26,25 @@ use ddpo_reward::{Images, Prompt, Reward, RewardError, RewardInfo, check_batch};
 use tch::{Device, Kind, Tensor};
 
 use crate::artwork::{EntityKind, Set, listed_entities};
-use crate::judge::{Judge, Role, Verdict};
+use crate::judge::{Judge, JudgeOutput, Role};
 use crate::parsed_prompt::{Grammar, ParsedPrompt};
 use crate::pretrain::batch::from_bytes;
-use crate::scene::{Activity, Color, Pattern, Place, SCENE_SIDE};
+use crate::scene::{Activity, Color, Location, Pattern, SCENE_SIDE};
 use crate::{Error, Result};
 
-/// Images that are looked at together: always as many, so that a score is the same to the bit in any batch.
-const TOGETHER: usize = 16;
+/// Size of every batch that goes through the network, so that a score is bitwise the same in any batch.
+const BATCH: usize = 16;
 
-/// Reads prompts as far as a judge can be asked about them; needs no weights.
+/// Parses the prompts that a judge can score; needs no weights.
 #[derive(Debug, Clone)]
-pub struct Questions {
+pub struct PromptReader {
     role: Role,
     grammar: Grammar,
     entities: Vec<(String, EntityKind)>,
 }
 
-impl Questions {
-    /// Of the judge of that role.
+impl PromptReader {
+    /// For the judge of this role.
     ///
     /// # Errors
     /// If the embedded entity list is damaged.
@@ -57,32 +57,36 @@ impl Questions {
         })
     }
 
-    /// What a prompt asks for.
+    /// Parses a prompt.
     ///
     /// # Errors
-    /// [`Error::Prompt`] with what in it cannot be read, or cannot be judged.
+    /// [`Error::Prompt`] naming what cannot be parsed or judged.
     pub fn read(&self, prompt: &str) -> Result<ParsedPrompt> {
-        let asks = self.grammar.read(prompt)?;
+        let parsed = self.grammar.read(prompt)?;
         let refused = |reason: String| Error::Prompt {
             prompt: prompt.to_owned(),
             reason,
         };
-        if let Some(word) = asks.size.and_then(|size| size.word()) {
+        if let Some(word) = parsed.size.and_then(|size| size.word()) {
             return Err(refused(format!("no judge has learned what `{word}` is")));
         }
-        if let Some(set) = asks.style.filter(|set| !self.role.sets().contains(set)) {
+        if let Some(set) = parsed.style.filter(|set| !self.role.sets().contains(set)) {
             return Err(refused(format!(
                 "the judge `{}` has not learned what a `{}` image is",
                 self.role.name(),
                 set.style_word().unwrap_or_default()
             )));
         }
-        Ok(asks)
+        Ok(parsed)
     }
 
-    /// The entities that compete with those asked for: all of the same kind, such as the 45 training animals.
-    fn among(&self, asks: &ParsedPrompt) -> Vec<usize> {
-        let kinds: Vec<EntityKind> = asks.entities.iter().map(|&i| self.entities[i].1).collect();
+    /// The entities that compete with those of the prompt: all of the same kind, such as the 45 training animals.
+    fn among(&self, parsed: &ParsedPrompt) -> Vec<usize> {
+        let kinds: Vec<EntityKind> = parsed
+            .entities
+            .iter()
+            .map(|&i| self.entities[i].1)
+            .collect();
         let all = self.entities.iter().enumerate();
         all.filter(|(_, (_, kind))| kinds.contains(kind))
             .map(|(i, _)| i)
@@ -90,52 +94,53 @@ impl Questions {
     }
 }
 
-/// What a judge says of images and their prompts.
+/// A judge's scores of images and their prompts.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Examined {
+pub struct PromptScores {
     /// The score of each image, in nats; at most 0.
     pub log_prob: Vec<f32>,
-    /// Whether what the prompt names comes first among all entities of its kind; of a pair, both before all others.
-    pub named_first: Vec<bool>,
+    /// Whether the prompt's entity is the judge's top-1 among all entities of its kind; for a pair, whether both rank
+    /// before all others.
+    pub top1: Vec<bool>,
 }
 
-impl Examined {
-    /// The share of images that show first what their prompt names; 0 of none.
-    pub fn named_first_rate(&self) -> f64 {
-        let first = self.named_first.iter().filter(|&&first| first).count();
-        first as f64 / self.named_first.len().max(1) as f64
+impl PromptScores {
+    /// Top-1 accuracy over the images; 0 without images.
+    pub fn top1_accuracy(&self) -> f64 {
+        let first = self.top1.iter().filter(|&&first| first).count();
+        first as f64 / self.top1.len().max(1) as f64
     }
 }
 
-/// A judge that is asked about prompts: the one that may be a reward, or the one that only ever measures.
+/// Scores images for prompts with the reward judge or the held-out judge.
 ///
 /// ```
-/// use ddpo_pocket::content::Examiner;
+/// use ddpo_pocket::content::PromptScorer;
 /// use ddpo_pocket::judge::Role;
 /// use ddpo_reward::{Images, prompts::numbered};
 ///
-/// let examiner = Examiner::embedded(Role::HeldOut, tch::Device::Cpu)?;
+/// let scorer = PromptScorer::embedded(Role::HeldOut, tch::Device::Cpu)?;
 /// let white = Images::from_bytes(1, 64, 64, vec![255; 64 * 64 * 3])?;
-/// let examined = examiner.examine(&white, &numbered(["two cats"]))?;
-/// assert!(examined.log_prob[0] < -3.0 && examined.named_first.len() == 1);
+/// let scores = scorer.score(&white, &numbered(["two cats"]))?;
+/// assert!(scores.log_prob[0] < -3.0 && scores.top1.len() == 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Examiner {
+pub struct PromptScorer {
     judge: Judge,
-    questions: Questions,
+    reader: PromptReader,
     device: Device,
 }
 
-impl Examiner {
-    /// With the judge of that role that is compiled into the crate.
+impl PromptScorer {
+    /// With the judge of this role that is compiled into the crate.
     ///
     /// # Errors
     /// None, unless the crate was built from damaged assets.
     pub fn embedded(role: Role, device: Device) -> Result<Self> {
         let judge = Judge::embedded(role, device)?;
-        let questions = Questions::new(role)?;
+        let reader = PromptReader::new(role)?;
         let known = judge.config().entities.iter();
-        if !known.eq(questions.entities.iter().map(|(name, _)| name)) {
+        if !known.eq(reader.entities.iter().map(|(name, _)| name)) {
             return Err(Error::Judge {
                 name: role.name().to_owned(),
                 reason: "its entities are not those of the artwork".to_owned(),
@@ -143,17 +148,17 @@ impl Examiner {
         }
         Ok(Self {
             judge,
-            questions,
+            reader,
             device,
         })
     }
 
-    /// What prompts ask for.
+    /// Parses prompts.
     ///
     /// # Errors
     /// [`Error::Prompt`] with the first that cannot be judged.
     pub fn read(&self, prompts: &[Prompt]) -> Result<Vec<ParsedPrompt>> {
-        let read = |prompt: &Prompt| self.questions.read(&prompt.text);
+        let read = |prompt: &Prompt| self.reader.read(&prompt.text);
         prompts.iter().map(read).collect()
     }
 
@@ -161,18 +166,18 @@ impl Examiner {
     ///
     /// # Shapes
     /// - `images`: `[batch, 3, 64, 64]`, f32, in [-1, 1], on the judge's device
-    /// - `asks`: batch
+    /// - `prompts`: batch
     /// - returns: `[batch]`, f32, in nats, at most 0
-    pub fn log_prob(&self, images: &Tensor, asks: &[ParsedPrompt]) -> Tensor {
-        of_verdict(&self.judge.forward(images), asks)
+    pub fn log_prob(&self, images: &Tensor, prompts: &[ParsedPrompt]) -> Tensor {
+        log_prob_of(&self.judge.forward(images), prompts)
     }
 
-    /// Scores and names of images, without gradient. What an image gets does not depend on the others.
+    /// Scores images, without gradient. The score of an image does not depend on the others.
     ///
     /// # Errors
     /// [`RewardError::BadInput`] for images that are not of 64×64 pixels, for prompts that cannot be judged, and
-    /// where there is not one prompt for each image.
-    pub fn examine(&self, images: &Images, prompts: &[Prompt]) -> ddpo_reward::Result<Examined> {
+    /// if there is not one prompt per image.
+    pub fn score(&self, images: &Images, prompts: &[Prompt]) -> ddpo_reward::Result<PromptScores> {
         check_batch(images, prompts)?;
         let actual = [images.width(), images.height()];
         if actual != [SCENE_SIDE; 2] {
@@ -180,46 +185,44 @@ impl Examiner {
             let actual = format!("{}x{}", actual[0], actual[1]);
             return Err(RewardError::bad_input("images", expected, actual));
         }
-        let asks = self.read(prompts).map_err(|error| {
+        let parsed = self.read(prompts).map_err(|error| {
             RewardError::bad_input("prompts", "prompts of the pocket world", error)
         })?;
         let _guard = tch::no_grad_guard();
-        let mut examined = Examined::default();
+        let mut scores = PromptScores::default();
         let stride = SCENE_SIDE * SCENE_SIDE * 3;
-        for (bytes, asks) in images
+        for (bytes, parsed) in images
             .bytes()
-            .chunks(stride * TOGETHER)
-            .zip(asks.chunks(TOGETHER))
+            .chunks(stride * BATCH)
+            .zip(parsed.chunks(BATCH))
         {
             let mut filled = bytes.to_vec();
-            filled.resize(stride * TOGETHER, 0);
+            filled.resize(stride * BATCH, 0);
             let images = from_bytes(&filled).to_device(self.device);
-            let verdict = self.judge.forward(&images).head(asks.len() as i64);
-            let scores = of_verdict(&verdict, asks).to_device(Device::Cpu);
-            let entity = verdict.entity.to_device(Device::Cpu);
-            for (row, asks) in (0..).zip(asks) {
-                examined.log_prob.push(scores.double_value(&[row]) as f32);
-                examined
-                    .named_first
-                    .push(self.names_first(&entity.get(row), asks));
+            let output = self.judge.forward(&images).first(parsed.len() as i64);
+            let log_probs = log_prob_of(&output, parsed).to_device(Device::Cpu);
+            let entity = output.entity.to_device(Device::Cpu);
+            for (row, parsed) in (0..).zip(parsed) {
+                scores.log_prob.push(log_probs.double_value(&[row]) as f32);
+                scores.top1.push(self.is_top1(&entity.get(row), parsed));
             }
         }
-        Ok(examined)
+        Ok(scores)
     }
 
-    fn names_first(&self, entity: &Tensor, asks: &ParsedPrompt) -> bool {
+    fn is_top1(&self, entity: &Tensor, parsed: &ParsedPrompt) -> bool {
         let value = |i: usize| entity.double_value(&[i as i64]);
-        let asked = asks.entities.iter().map(|&i| value(i));
+        let asked = parsed.entities.iter().map(|&i| value(i));
         let least = asked.fold(f64::INFINITY, f64::min);
-        let among = self.questions.among(asks);
-        let mut others = among.into_iter().filter(|i| !asks.entities.contains(i));
+        let among = self.reader.among(parsed);
+        let mut others = among.into_iter().filter(|i| !parsed.entities.contains(i));
         others.all(|i| value(i) < least)
     }
 }
 
-impl Verdict {
+impl JudgeOutput {
     /// Of the first `n` images.
-    fn head(self, n: i64) -> Self {
+    fn first(self, n: i64) -> Self {
         let head = |t: Tensor| t.narrow(0, 0, n);
         Self {
             entity: head(self.entity),
@@ -234,23 +237,24 @@ impl Verdict {
     }
 }
 
-fn of_verdict(verdict: &Verdict, asks: &[ParsedPrompt]) -> Tensor {
+/// Sum of the log-probabilities of everything that each prompt mentions.
+fn log_prob_of(output: &JudgeOutput, prompts: &[ParsedPrompt]) -> Tensor {
     let term = |head: &Tensor, label: &dyn Fn(&ParsedPrompt) -> Option<usize>| {
-        let labels: Vec<Option<usize>> = asks.iter().map(label).collect();
+        let labels: Vec<Option<usize>> = prompts.iter().map(label).collect();
         let on = |values: Tensor| values.to_device(head.device());
         let at: Vec<i64> = labels.iter().map(|it| it.unwrap_or(0) as i64).collect();
         let asked: Vec<f32> = labels.iter().map(|it| f32::from(it.is_some())).collect();
         let found = head.gather(1, &on(Tensor::from_slice(&at)).unsqueeze(1), false);
         found.squeeze_dim(1) * on(Tensor::from_slice(&asked))
     };
-    let second = |asks: &ParsedPrompt| {
-        let second = asks.entities.get(1).copied();
-        second.filter(|it| *it != asks.entities[0])
+    let second = |prompt: &ParsedPrompt| {
+        let second = prompt.entities.get(1).copied();
+        second.filter(|it| *it != prompt.entities[0])
     };
-    let of_pairs: Vec<f64> = asks
+    let of_pairs: Vec<f64> = prompts
         .iter()
-        .map(|asks| {
-            if second(asks).is_some() {
+        .map(|prompt| {
+            if second(prompt).is_some() {
                 2.0 * LN_2
             } else {
                 0.0
@@ -259,44 +263,44 @@ fn of_verdict(verdict: &Verdict, asks: &[ParsedPrompt]) -> Tensor {
         .collect();
     let of_pairs = Tensor::from_slice(&of_pairs)
         .to_kind(Kind::Float)
-        .to_device(verdict.entity.device());
+        .to_device(output.entity.device());
     of_pairs
-        + term(&verdict.entity, &|it| it.entities.first().copied())
-        + term(&verdict.entity, &|it| second(it))
-        + term(&verdict.count, &|it| it.count.map(|n| n - 1))
-        + term(&verdict.activity, &|it| {
+        + term(&output.entity, &|it| it.entities.first().copied())
+        + term(&output.entity, &|it| second(it))
+        + term(&output.count, &|it| it.count.map(|n| n - 1))
+        + term(&output.activity, &|it| {
             it.activity.map(|it| 1 + Activity::index(it))
         })
-        + term(&verdict.tint, &|it| {
+        + term(&output.tint, &|it| {
             it.tint.and_then(|it| after_none(&Color::TINTS, it))
         })
-        + term(&verdict.place, &|it| {
-            it.place.map(|it| 1 + Place::index(it))
+        + term(&output.place, &|it| {
+            it.location.map(|it| 1 + Location::index(it))
         })
-        + term(&verdict.style, &|it| it.style.map(Set::index))
-        + term(&verdict.color, &|it| {
+        + term(&output.style, &|it| it.style.map(Set::index))
+        + term(&output.color, &|it| {
             it.ground
                 .and_then(|(color, _)| Color::GROUNDS.iter().position(|it| *it == color))
         })
-        + term(&verdict.pattern, &|it| {
+        + term(&output.pattern, &|it| {
             it.ground
                 .and_then(|(_, pattern)| Pattern::ALL.iter().position(|it| *it == pattern))
         })
 }
 
-/// The answer of a head whose first answer is "none".
+/// The index in a head whose first answer is "none".
 fn after_none<T: PartialEq>(all: &[T], one: T) -> Option<usize> {
     all.iter().position(|it| *it == one).map(|at| 1 + at)
 }
 
-/// The reward judge's log-probability of what the prompt says, in nats; at most 0, higher is better.
+/// The reward judge's log-probability of the prompt's content, in nats; at most 0, higher is better.
 ///
 /// On the pocket model it stands in for the paper's vision-language model (alignment) and for ImageReward (the
-/// comparison with DPOK), and says so by its name.
-pub struct JudgeReward(Examiner);
+/// comparison with DPOK).
+pub struct JudgeReward(PromptScorer);
 
 impl JudgeReward {
-    /// Kind in configurations.
+    /// The value of `reward.kind`.
     pub const NAME: &'static str = "judge";
 
     /// With the embedded reward judge; the held-out one is never a reward.
@@ -304,21 +308,21 @@ impl JudgeReward {
     /// # Errors
     /// None, unless the crate was built from damaged assets.
     pub fn embedded(device: Device) -> Result<Self> {
-        Ok(Self(Examiner::embedded(Role::Reward, device)?))
+        Ok(Self(PromptScorer::embedded(Role::Reward, device)?))
     }
 
-    /// Refuses prompts that it cannot be asked about; needs no weights.
+    /// Refuses prompts that it cannot score; needs no weights.
     ///
     /// # Errors
     /// [`Error::Prompt`] with the first of them.
     pub fn check(prompts: &[Prompt]) -> Result<()> {
-        let questions = Questions::new(Role::Reward)?;
+        let reader = PromptReader::new(Role::Reward)?;
         prompts
             .iter()
-            .try_for_each(|prompt| questions.read(&prompt.text).map(drop))
+            .try_for_each(|prompt| reader.read(&prompt.text).map(drop))
     }
 
-    /// What it measures.
+    /// Quantity and unit of the score.
     pub fn quantity() -> RewardInfo {
         RewardInfo {
             quantity: "log-probability by the reward judge".to_owned(),
@@ -326,19 +330,19 @@ impl JudgeReward {
         }
     }
 
-    /// The judge and how it is asked.
-    pub fn examiner(&self) -> &Examiner {
+    /// The scorer that this reward uses.
+    pub fn scorer(&self) -> &PromptScorer {
         &self.0
     }
 }
 
 impl DifferentiableReward for JudgeReward {
     fn scores(&self, images: &Tensor, prompts: &[Prompt]) -> ddpo_train::Result<Tensor> {
-        let asks = self.0.read(prompts).map_err(ddpo_train::Error::model)?;
+        let parsed = self.0.read(prompts).map_err(ddpo_train::Error::model)?;
         let side = SCENE_SIDE as i64;
-        let expected = [asks.len() as i64, 3, side, side];
+        let expected = [parsed.len() as i64, 3, side, side];
         ddpo_sched::check_shape(images, "images", &expected)?;
-        Ok(self.0.log_prob(&(images * 2.0 - 1.0), &asks))
+        Ok(self.0.log_prob(&(images * 2.0 - 1.0), &parsed))
     }
 }
 
@@ -348,7 +352,7 @@ impl Reward for JudgeReward {
     }
 
     fn score(&mut self, images: &Images, prompts: &[Prompt]) -> ddpo_reward::Result<Vec<f32>> {
-        Ok(self.0.examine(images, prompts)?.log_prob)
+        Ok(self.0.score(images, prompts)?.log_prob)
     }
 
     fn info(&self) -> RewardInfo {

@@ -1,10 +1,9 @@
-//! The model and the judges that are compiled into the crate.
+//! The model that is compiled into the crate.
 
 use ddpo_clip::{ClipTokenizer, TokenizerFiles};
 use ddpo_model::Files;
 
 use crate::Result;
-use crate::judge::Role;
 
 /// Path in the diffusers layout, and content.
 macro_rules! model_files {
@@ -33,20 +32,6 @@ pub fn files() -> Files {
     Files::Embedded {
         name: "pocket",
         files: MODEL,
-    }
-}
-
-/// Configuration and weights of a judge.
-pub(crate) fn judge_files(role: Role) -> (&'static [u8], &'static [u8]) {
-    match role {
-        Role::Reward => (
-            include_bytes!("../assets/judges/reward.json"),
-            include_bytes!("../assets/judges/reward.safetensors"),
-        ),
-        Role::HeldOut => (
-            include_bytes!("../assets/judges/held_out.json"),
-            include_bytes!("../assets/judges/held_out.safetensors"),
-        ),
     }
 }
 

@@ -9,7 +9,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A part of the artwork pack cannot be decoded or does not fit the rest.
+    /// A part of the artwork pack cannot be decoded or is inconsistent with the rest.
     #[error("artwork pack, {part}: {reason}")]
     Artwork {
         /// Which file of the pack, or which part of it.
@@ -17,7 +17,7 @@ pub enum Error {
         /// What is wrong with it, with the expected and the actual value.
         reason: String,
     },
-    /// A share, weight or probability is negative, not finite, or leaves nothing to draw.
+    /// A share, weight or probability is negative or not finite, or all are zero.
     #[error("mixture, {field}: {reason}")]
     Mixture {
         /// The field of the mixture.
@@ -34,14 +34,14 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A checkpoint lacks a tensor, or has it in another shape.
-    #[error("{}: tensor `{tensor}` is missing or of another shape; delete the file to start afresh", path.display())]
+    #[error("{}: tensor `{tensor}` is missing or of another shape; delete the file to start from scratch", path.display())]
     Checkpoint {
         /// The file.
         path: PathBuf,
         /// The tensor.
         tensor: String,
     },
-    /// A judge's configuration is damaged, or its heads do not answer what this code asks.
+    /// A judge's configuration is damaged, or its heads have other classes than this code.
     #[error(
         "judge {name}: {reason}; train it again: cargo xtask pretrain pocket --from crates/ddpo-pocket/assets --stage {}",
         stage(name)
@@ -52,12 +52,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A prompt says something that nothing here can judge.
+    /// A prompt mentions something that cannot be judged.
     #[error("prompt \"{prompt}\": {reason}")]
     Prompt {
         /// The whole prompt.
         prompt: String,
-        /// What was expected where, and what stood there.
+        /// What was expected where, and what was found.
         reason: String,
     },
     /// Weights or libtorch.

@@ -1,7 +1,7 @@
-//! Small convolutional networks that say what is on an image.
+//! The judges: small convolutional classifiers of what an image shows.
 //!
-//! Two of them, of different architecture and seed and trained on disjoint sets of drawings: one may serve as a
-//! reward, the other only ever measures, so that a policy cannot learn to please its examiner.
+//! There are two, of different architecture and seed and trained on disjoint sets of drawings. One may serve as a
+//! reward; the other is held out for evaluation, so that no policy is trained on it.
 
 use std::path::Path;
 
@@ -13,29 +13,29 @@ use tch::{Device, Kind, Tensor};
 
 use crate::artwork::{Pack, Set};
 use crate::caption::NUMBERS;
-use crate::scene::{Activity, Color, Mixture, Pattern, Place};
+use crate::scene::{Activity, Color, Location, Mixture, Pattern};
 
-/// The shape of a judge.
+/// The architecture of a judge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JudgeConfig {
-    /// Channels a level; the resolution halves from one to the next.
+    /// Channels per level; the resolution halves from one to the next.
     pub channels: Vec<i64>,
-    /// Residual blocks a level.
+    /// Residual blocks per level.
     pub blocks: i64,
-    /// Side of the first convolution.
+    /// Kernel size of the first convolution.
     pub stem: i64,
     /// Its stride.
     pub stride: i64,
-    /// Names that the entity head knows, in its order.
+    /// Classes of the entity head, in order.
     pub entities: Vec<String>,
-    /// What the activity head knows, after "none", in its order.
+    /// Classes of the activity head after "none", in order.
     pub activities: Vec<String>,
-    /// What the count head knows, in its order: "one", "two", ….
+    /// Classes of the count head, in order: "one", "two", ….
     pub counts: Vec<String>,
-    /// Colours that the tint head knows, after "none", in its order.
+    /// Classes of the tint head after "none", in order.
     pub tints: Vec<String>,
-    /// What the place head knows, after "none", in its order.
+    /// Classes of the place head after "none", in order.
     pub places: Vec<String>,
 }
 
@@ -43,14 +43,14 @@ impl JudgeConfig {
     /// Reads a configuration; `name` is for messages.
     ///
     /// # Errors
-    /// [`crate::Error::Judge`] if it is damaged or older than a head, or if a head's answers are not this code's.
+    /// [`crate::Error::Judge`] if it is damaged, lacks a head, or has other classes than this version of the code.
     pub fn read(name: &str, json: &[u8]) -> crate::Result<Self> {
         let refuse = |reason: String| crate::Error::Judge {
             name: name.to_owned(),
             reason,
         };
         let config: Self = serde_json::from_slice(json).map_err(|e| refuse(e.to_string()))?;
-        let words = Answers::of_this_code();
+        let words = Classes::of_this_code();
         for (head, known, ours) in [
             ("activities", &config.activities, &words.activities),
             ("counts", &config.counts, &words.counts),
@@ -67,22 +67,22 @@ impl JudgeConfig {
     }
 }
 
-/// What the heads beside the entity's can answer, in their order.
-struct Answers {
+/// The classes of all heads but the entity head, in order.
+struct Classes {
     activities: Vec<String>,
     counts: Vec<String>,
     tints: Vec<String>,
     places: Vec<String>,
 }
 
-impl Answers {
+impl Classes {
     fn of_this_code() -> Self {
         let words = |all: &[&str]| all.iter().map(|word| (*word).to_owned()).collect();
         Self {
             activities: words(&Activity::ALL.map(|it| it.phrases()[0])),
             counts: words(&NUMBERS),
             tints: words(&Color::TINTS.map(Color::word)),
-            places: words(&Place::ALL.map(Place::phrase)),
+            places: words(&Location::ALL.map(Location::phrase)),
         }
     }
 }
@@ -92,7 +92,7 @@ impl Answers {
 pub enum Role {
     /// May serve as a reward.
     Reward,
-    /// Only ever measures.
+    /// Held out: only used for evaluation.
     HeldOut,
 }
 
@@ -115,28 +115,28 @@ impl Role {
         }
     }
 
-    /// Its shape, for the entities of `pack`.
+    /// Its architecture, for the entities of `pack`.
     pub fn config(self, pack: &Pack) -> JudgeConfig {
         let entities = pack.entities().iter().map(|e| e.name.clone()).collect();
         let (channels, blocks, stem, stride) = match self {
             Self::Reward => (vec![48, 96, 192], 2, 5, 4),
             Self::HeldOut => (vec![64, 128, 256], 1, 7, 4),
         };
-        let answers = Answers::of_this_code();
+        let classes = Classes::of_this_code();
         JudgeConfig {
             channels,
             blocks,
             stem,
             stride,
             entities,
-            activities: answers.activities,
-            counts: answers.counts,
-            tints: answers.tints,
-            places: answers.places,
+            activities: classes.activities,
+            counts: classes.counts,
+            tints: classes.tints,
+            places: classes.places,
         }
     }
 
-    /// The scenes it was trained on: every kind of them often, and any animal doing anything.
+    /// The scenes it was trained on: many of every kind, with every animal in every activity.
     pub fn mixture(self) -> Mixture {
         let mut mixture = Mixture {
             animals: 0.7,
@@ -160,8 +160,22 @@ impl Role {
     }
 }
 
-/// What a judge thinks of images, as log-probabilities.
-pub struct Verdict {
+/// Configuration and weights of a judge that is compiled into the crate.
+fn embedded_files(role: Role) -> (&'static [u8], &'static [u8]) {
+    match role {
+        Role::Reward => (
+            include_bytes!("../assets/judges/reward.json"),
+            include_bytes!("../assets/judges/reward.safetensors"),
+        ),
+        Role::HeldOut => (
+            include_bytes!("../assets/judges/held_out.json"),
+            include_bytes!("../assets/judges/held_out.safetensors"),
+        ),
+    }
+}
+
+/// Log-probabilities of a judge's heads.
+pub struct JudgeOutput {
     /// `[batch, entities]`.
     pub entity: Tensor,
     /// `[batch, 7]`, in the order of [`Set::ALL`].
@@ -176,7 +190,7 @@ pub struct Verdict {
     pub count: Tensor,
     /// `[batch, 8]`: none, then the order of [`Color::TINTS`].
     pub tint: Tensor,
-    /// `[batch, 3]`: none, then the order of [`Place::ALL`].
+    /// `[batch, 3]`: none, then the order of [`Location::ALL`].
     pub place: Tensor,
 }
 
@@ -205,7 +219,7 @@ impl Block {
     }
 }
 
-/// A residual network with a head a question.
+/// A residual network with one head per question.
 pub struct Judge {
     config: JudgeConfig,
     stem: Conv2d,
@@ -266,7 +280,7 @@ impl Judge {
         Ok(judge)
     }
 
-    /// The judge of that role in a folder of judges, as `pocket-pretrain` exports them, in f32 on `device`.
+    /// The judge of this role in a folder of judges, as `pocket-pretrain` exports them, in f32 on `device`.
     ///
     /// # Errors
     /// [`crate::Error::Io`] or [`crate::Error::Judge`] with the file and what it lacks, or every tensor that does
@@ -282,12 +296,12 @@ impl Judge {
         Self::load(store, &config)
     }
 
-    /// The judge of that role that is compiled into the crate, in f32 on `device`.
+    /// The judge of this role that is compiled into the crate, in f32 on `device`.
     ///
     /// # Errors
     /// None, unless the crate was built from damaged assets.
     pub fn embedded(role: Role, device: Device) -> crate::Result<Self> {
-        let (json, weights) = crate::embedded::judge_files(role);
+        let (json, weights) = embedded_files(role);
         let config = JudgeConfig::read(role.name(), json)?;
         Self::load(
             Store::embedded(role.name(), weights, device, Kind::Float)?,
@@ -302,7 +316,7 @@ impl Judge {
 
     /// # Shapes
     /// - `images`: `[batch, 3, 64, 64]`, f32, in [-1, 1]
-    pub fn forward(&self, images: &Tensor) -> Verdict {
+    pub fn forward(&self, images: &Tensor) -> JudgeOutput {
         let mut h = self.stem.forward(images);
         for (down, blocks) in &self.levels {
             if let Some(down) = down {
@@ -316,16 +330,16 @@ impl Judge {
                 .relu()
                 .mean_dim([2i64, 3].as_slice(), false, Kind::Float);
         let [entity, style, pattern, color, activity, count, tint, place] = &self.heads;
-        let answer = |head: &Linear| head.forward(&features).log_softmax(-1, Kind::Float);
-        Verdict {
-            entity: answer(entity),
-            style: answer(style),
-            pattern: answer(pattern),
-            color: answer(color),
-            activity: answer(activity),
-            count: answer(count),
-            tint: answer(tint),
-            place: answer(place),
+        let log_probs = |head: &Linear| head.forward(&features).log_softmax(-1, Kind::Float);
+        JudgeOutput {
+            entity: log_probs(entity),
+            style: log_probs(style),
+            pattern: log_probs(pattern),
+            color: log_probs(color),
+            activity: log_probs(activity),
+            count: log_probs(count),
+            tint: log_probs(tint),
+            place: log_probs(place),
         }
     }
 }
@@ -335,9 +349,9 @@ impl Judge {
     ///
     /// # Shapes
     /// - `images`: `[batch, 3, 64, 64]`, f32, in [-1, 1]
-    pub fn forward_all(&self, images: &Tensor, vae: Option<&Vae>) -> Verdict {
+    pub fn forward_all(&self, images: &Tensor, vae: Option<&Vae>) -> JudgeOutput {
         let _guard = tch::no_grad_guard();
-        let parts: Vec<Verdict> = images
+        let parts: Vec<JudgeOutput> = images
             .split(100, 0)
             .iter()
             .map(|part| match vae {
@@ -345,10 +359,10 @@ impl Judge {
                 None => self.forward(part),
             })
             .collect();
-        let all = |head: fn(&Verdict) -> &Tensor| {
+        let all = |head: fn(&JudgeOutput) -> &Tensor| {
             Tensor::cat(&parts.iter().map(head).collect::<Vec<_>>(), 0)
         };
-        Verdict {
+        JudgeOutput {
             entity: all(|v| &v.entity),
             style: all(|v| &v.style),
             pattern: all(|v| &v.pattern),

@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+pub mod accuracy;
 pub mod artwork;
 pub mod caption;
 pub mod content;
@@ -9,7 +10,6 @@ pub mod measure;
 pub mod parsed_prompt;
 pub mod pretrain;
 pub mod prompts;
-pub mod rates;
 pub mod scene;
 pub mod shape;
 pub mod vocab;

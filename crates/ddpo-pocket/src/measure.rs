@@ -1,16 +1,16 @@
-//! How good the pocket model is, and which part of it limits: figures for its card.
+//! Evaluation of the pocket model and of its parts, for the model card.
 
 use ddpo_model::{StableDiffusion, UnetPolicy, Vae};
 use ddpo_sched::{Ddim, Guided, KeyedNoise, LatentBatch, Seeds, Stream, sample};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
+use crate::accuracy::TopKAccuracy;
 use crate::artwork::Pack;
 use crate::caption::with_article;
 use crate::judge::{Judge, Role};
 use crate::pretrain::batch::{compose, from_bytes};
 use crate::prompts::training_animals;
-use crate::rates::HitRate;
 use crate::scene::{Composer, Mixture, Scene};
 use crate::{Error, Result};
 
@@ -23,7 +23,7 @@ pub struct MeasurePlan {
     pub n_steps: usize,
     /// Classifier-free guidance.
     pub guidance_scale: f64,
-    /// Share of the DDPM noise added a step.
+    /// η of DDIM: the share of DDPM's noise added at each step.
     pub eta: f64,
     /// Seed of the noise.
     pub seed: u64,
@@ -42,33 +42,33 @@ impl Default for MeasurePlan {
     }
 }
 
-/// What the held-out judge says, all rates among the 45 training animals.
+/// Accuracy by the held-out judge, always among the 45 training animals.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measured {
     /// How the samples were drawn.
     pub plan: MeasurePlan,
     /// Samples of "a {animal}".
-    pub samples: HitRate,
-    /// Composed scenes that the judge was not trained on, of drawings that it was.
-    pub own_drawings: HitRate,
-    /// Composed scenes of drawings that it was not trained on.
-    pub held_out_drawings: HitRate,
+    pub samples: TopKAccuracy,
+    /// New composed scenes of drawings that the judge was trained on.
+    pub own_drawings: TopKAccuracy,
+    /// Composed scenes of drawings that the judge was not trained on.
+    pub held_out_drawings: TopKAccuracy,
     /// Composed scenes of all drawings.
-    pub originals: HitRate,
-    /// The same scenes through the VAE: what perfect sampling could reach.
-    pub reconstructions: HitRate,
+    pub originals: TopKAccuracy,
+    /// The same scenes reconstructed by the VAE: the upper bound of perfect sampling.
+    pub reconstructions: TopKAccuracy,
     /// Peak signal-to-noise ratio of the reconstructions, in dB.
     pub reconstruction_psnr: f64,
 }
 
-/// Scenes that each of the rates on compositions is taken over.
+/// Number of composed scenes for each accuracy.
 const N_SCENES: u64 = 900;
 const SEED: u64 = 7_000;
 
-/// Draws samples of every training animal: `[45 · per_animal, 3, 64, 64]` in [-1, 1], and which animal each is of.
+/// Draws samples of every training animal: `[45 · per_animal, 3, 64, 64]` in [-1, 1], and the animal of each.
 ///
 /// # Errors
-/// What the model reports.
+/// If the model fails.
 pub fn draw(model: StableDiffusion, plan: MeasurePlan) -> Result<(Tensor, Vec<usize>)> {
     let prompts: Vec<String> = training_animals()
         .iter()
@@ -104,10 +104,10 @@ pub fn draw(model: StableDiffusion, plan: MeasurePlan) -> Result<(Tensor, Vec<us
     Ok((Tensor::cat(&images, 0), animals))
 }
 
-/// Judges `samples` (from [`draw`]) and, beside them, what the VAE and the drawings themselves would score.
+/// Judges `samples` (from [`draw`]) and, for comparison, composed scenes and their VAE reconstructions.
 ///
 /// # Errors
-/// What composing reports.
+/// If scenes cannot be composed.
 pub fn judge(
     samples: (&Tensor, &[usize]),
     plan: MeasurePlan,
@@ -127,7 +127,7 @@ pub fn judge(
             .iter()
             .map(|part| judge.forward(part).entity)
             .collect();
-        HitRate::of(&Tensor::cat(&parts, 0), truth, &animals)
+        TopKAccuracy::of(&Tensor::cat(&parts, 0), truth, &animals)
     };
     let scenes = |sets: &dyn Fn(usize) -> bool| -> Result<(Tensor, Vec<usize>)> {
         let mut mixture = Mixture {

@@ -1,36 +1,36 @@
-//! What a prompt of the pocket world says, as labels of scenes: captions read backwards.
+//! Parses prompts of the pocket world into the labels of scenes: the inverse of captioning.
 //!
 //! The grammar is that of [`caption`](crate::caption), and of the paper's prompts as far as there is artwork:
 //!
 //! ```text
-//! prompt  = [article style "image" "of"] (pair | one) [ground]
+//! prompt  = [article style "picture" "of"] (pair | one) [ground]
 //! pair    = article noun "and" article noun
 //! one     = (article | number) [size] [color ["colored"]] noun [activity | place]   | noun
 //! ground  = "on" article color [pattern] "background"
 //! ```
 //!
-//! Where a noun is one for which English has no article, or is used bare, the article is left out.
+//! A noun without an article in English ("scissors"), or a bare noun, has none.
 
 use ddpo_reward::prompts::{COMMON_ANIMALS, EVERYDAY_OBJECTS, UNSEEN_ANIMALS};
 
 use crate::artwork::{EntityKind, Pack, Set, listed_entities};
 use crate::caption::{NUMBERS, plural};
-use crate::scene::{Activity, Color, Pattern, Place, Size};
+use crate::scene::{Activity, Color, Location, Pattern, Size};
 use crate::{Error, Result};
 
-/// What a prompt asks for. What it does not mention is `None`.
+/// What a prompt asks for; `None` for everything that it does not mention.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParsedPrompt {
     /// One entity or two of them: indices into [`Pack::entities`].
     pub entities: Vec<usize>,
     /// What it is doing.
     pub activity: Option<Activity>,
-    /// How many there are, 1 to 8: said by a number, or two by a pair.
+    /// How many there are, 1 to 8: given by a number, or 2 for a pair.
     pub count: Option<usize>,
-    /// The colour that it has instead of its own.
+    /// Its colour, if that is not its natural one.
     pub tint: Option<Color>,
     /// Where it is.
-    pub place: Option<Place>,
+    pub location: Option<Location>,
     /// How large it is drawn.
     pub size: Option<Size>,
     /// The set of drawings that its style word means.
@@ -52,7 +52,7 @@ impl Grammar {
         Self::of(pack.entities().iter().map(|it| (it.name.as_str(), it.kind)))
     }
 
-    /// The names of everything in the embedded artwork, none of which is decoded for it.
+    /// The names of everything in the embedded artwork; decodes no drawings.
     ///
     /// # Errors
     /// If the embedded entity list is damaged.
@@ -73,60 +73,60 @@ impl Grammar {
         Self { nouns }
     }
 
-    /// Reads a prompt; capitals do not matter, as for the tokenizer.
+    /// Parses a prompt, ignoring case as the tokenizer does.
     ///
     /// # Errors
-    /// [`Error::Prompt`] if it says anything that this world has no label for.
+    /// [`Error::Prompt`] if it mentions anything that has no label in this world.
     pub fn read(&self, prompt: &str) -> Result<ParsedPrompt> {
         let lower = prompt.to_lowercase();
         let mut words = Words {
             whole: prompt,
             left: lower.split_whitespace().collect(),
         };
-        let mut asks = ParsedPrompt {
+        let mut parsed = ParsedPrompt {
             entities: Vec::new(),
             activity: None,
             count: None,
             tint: None,
-            place: None,
+            location: None,
             size: None,
             style: None,
             ground: None,
         };
-        asks.style = words.style();
-        self.subject(&mut words, &mut asks)?;
-        asks.ground = words.ground()?;
+        parsed.style = words.style();
+        self.subject(&mut words, &mut parsed)?;
+        parsed.ground = words.ground()?;
         match words.left.is_empty() {
-            true => Ok(asks),
+            true => Ok(parsed),
             false => Err(words.unexpected("the end, an activity, a place or a ground")),
         }
     }
 
-    fn subject(&self, words: &mut Words<'_>, asks: &mut ParsedPrompt) -> Result<()> {
+    fn subject(&self, words: &mut Words<'_>, parsed: &mut ParsedPrompt) -> Result<()> {
         let number = words.number();
         let article = number.is_none() && words.article();
-        asks.size = words.one_of(&Size::ALL, |size| size.word());
+        parsed.size = words.one_of(&Size::ALL, |size| size.word());
         // "a pink colored pig", and an animal may be called by a colour alone.
-        asks.tint = words.one_of(&Color::TINTS, |color| Some(color.word()));
-        if asks.tint.is_some() {
+        parsed.tint = words.one_of(&Color::TINTS, |color| Some(color.word()));
+        if parsed.tint.is_some() {
             words.take("colored");
         }
         let many = number.is_some_and(|n| n > 1);
         let first = self.noun(words, many)?;
-        asks.entities.push(first);
-        asks.count = number;
-        let bare = asks.size.is_none() && asks.tint.is_none() && number.is_none();
+        parsed.entities.push(first);
+        parsed.count = number;
+        let bare = parsed.size.is_none() && parsed.tint.is_none() && number.is_none();
         if bare && article && words.take("and") {
             words.article();
-            asks.entities.push(self.noun(words, false)?);
-            asks.count = Some(2);
+            parsed.entities.push(self.noun(words, false)?);
+            parsed.count = Some(2);
             return Ok(());
         }
-        asks.activity = Activity::ALL
+        parsed.activity = Activity::ALL
             .into_iter()
             .find(|it| it.phrases().iter().any(|phrase| words.take(phrase)));
-        if asks.activity.is_none() {
-            asks.place = Place::ALL.into_iter().find(|it| words.take(it.phrase()));
+        if parsed.activity.is_none() {
+            parsed.location = Location::ALL.into_iter().find(|it| words.take(it.phrase()));
         }
         Ok(())
     }
@@ -157,7 +157,7 @@ impl Grammar {
     }
 }
 
-/// What of a prompt is not read yet.
+/// The part of a prompt that is not parsed yet.
 struct Words<'a> {
     whole: &'a str,
     left: Vec<&'a str>,
@@ -169,7 +169,7 @@ impl Words<'_> {
         phrase.split(' ').all(|word| left.next() == Some(&word))
     }
 
-    /// Takes these words off the front, if they stand there.
+    /// Removes these words from the front, if they are there.
     fn take(&mut self, phrase: &str) -> bool {
         let there = self.starts_with(phrase);
         if there {
@@ -244,7 +244,7 @@ mod tests {
     use crate::scene::{Composer, Mixture, SceneKind};
 
     #[test]
-    fn every_caption_is_read_back_as_its_scene() -> Result<()> {
+    fn every_caption_is_parsed_as_its_scene() -> Result<()> {
         let pack = Pack::embedded()?;
         let grammar = Grammar::new(&pack);
         let mixture = Mixture {
@@ -259,29 +259,29 @@ mod tests {
         for index in 0..10_000 {
             let scene = composer.scene(8, index);
             let caption = composer.caption(&scene, 8, index);
-            let asks = grammar.read(&caption)?;
+            let parsed = grammar.read(&caption)?;
             let mut expected = vec![scene.entity()];
             if scene.kind == SceneKind::Pair {
                 expected.push(scene.other_entity());
                 expected.sort_unstable();
             }
-            let mut named = asks.entities.clone();
+            let mut named = parsed.entities.clone();
             named.sort_unstable();
             assert_eq!(named, expected, "{caption}");
-            assert_eq!(asks.activity, scene.kind.activity(), "{caption}");
-            assert_eq!(asks.tint, scene.kind.tint(), "{caption}");
-            assert_eq!(asks.place, scene.kind.place(), "{caption}");
-            match asks.count {
+            assert_eq!(parsed.activity, scene.kind.activity(), "{caption}");
+            assert_eq!(parsed.tint, scene.kind.tint(), "{caption}");
+            assert_eq!(parsed.location, scene.kind.location(), "{caption}");
+            match parsed.count {
                 Some(n) => assert_eq!(n, labels::count(&scene) + 1, "{caption}"),
                 None => assert_eq!(scene.count(), 1, "{caption}"),
             }
-            if let Some((color, pattern)) = asks.ground {
+            if let Some((color, pattern)) = parsed.ground {
                 assert_eq!((color, pattern), (scene.ground.color, scene.ground.pattern));
             }
-            if let Some(style) = asks.style {
+            if let Some(style) = parsed.style {
                 assert_eq!(style, scene.set(), "{caption}");
             }
-            if let Some(size) = asks.size {
+            if let Some(size) = parsed.size {
                 assert_eq!(size, scene.subject().size, "{caption}");
             }
         }
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_that_says_something_else_is_an_error_that_names_it() -> Result<()> {
+    fn a_prompt_outside_the_grammar_is_an_error_that_names_it() -> Result<()> {
         let grammar = Grammar::new(&Pack::embedded()?);
         for (prompt, reason) in [
             ("", "but it ends there"),

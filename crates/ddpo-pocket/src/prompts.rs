@@ -15,8 +15,8 @@ pub fn training_animals() -> Vec<String> {
         .collect()
 }
 
-/// Those 30 of the training animals that pretraining shows doing something, and seldom: the paper's base model
-/// hardly knows its activities, and RL has to generalise to the others (two of every three, in the paper's order).
+/// The 30 training animals that pretraining shows in activities, rarely: the paper's base model hardly knows its
+/// activities, and RL has to generalise to the others (two of every three, in the paper's order).
 pub fn active_animals() -> Vec<String> {
     let animals = training_animals().into_iter().enumerate();
     animals
@@ -25,7 +25,7 @@ pub fn active_animals() -> Vec<String> {
         .collect()
 }
 
-/// Those 23 of the paper's 38 unseen animals that have artwork.
+/// The 23 of the paper's 38 unseen animals that have artwork.
 ///
 /// # Errors
 /// If the embedded entity list is damaged.
@@ -33,7 +33,7 @@ pub fn unseen_animals() -> Result<Vec<String>> {
     drawn(&UNSEEN_ANIMALS, EntityKind::UnseenAnimal)
 }
 
-/// Those 28 of the paper's 50 everyday objects that have artwork.
+/// The 28 of the paper's 50 everyday objects that have artwork.
 ///
 /// # Errors
 /// If the embedded entity list is damaged.

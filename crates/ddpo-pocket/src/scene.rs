@@ -1,7 +1,7 @@
-//! Scenes of the pocket world: drawn by lot from a seed, rendered to 64×64 bytes, never stored.
+//! Scenes of the pocket world: sampled from a seed, rendered to 64×64 pixels, never stored.
 //!
-//! A [`Composer`] turns (seed, index) into a [`Scene`], which says what is in the image; a scene
-//! renders itself and captions itself. Nothing here depends on any other scene, so that any
+//! A [`Composer`] turns (seed, index) into a [`Scene`], which describes the image and renders
+//! itself; [`caption`](crate::caption) captions it. Scenes do not depend on each other, so that any
 //! process can compose any part of a stream in any order.
 
 mod composer;
@@ -15,11 +15,10 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::artwork::{Pack, Set};
-use crate::caption;
 pub use composer::Composer;
-pub use figure::{Figure, Part, Size};
+pub use figure::{Figure, FigureRole, Size};
 pub use ground::{Color, Ground, Pattern};
-pub use kind::{Activity, Place, SceneKind};
+pub use kind::{Activity, Location, SceneKind};
 pub use mixture::Mixture;
 
 /// Width and height of a scene in pixels.
@@ -32,17 +31,17 @@ pub const SCENE_BYTES: usize = SCENE_SIDE * SCENE_SIDE * 3;
 pub struct Scene {
     /// What it shows.
     pub kind: SceneKind,
-    /// What stands on the ground, the hindmost first; at least one of them is a subject.
+    /// The figures on the ground, back to front; at least one of them is a subject.
     pub figures: Vec<Figure>,
-    /// What lies behind the figures.
+    /// The background.
     pub ground: Ground,
 }
 
 impl Scene {
-    /// What the scene is about, the hindmost first: everything but props.
+    /// What the scene is about, back to front: everything but props.
     pub fn subjects(&self) -> impl Iterator<Item = &Figure> {
         let figures = self.figures.iter();
-        figures.filter(|figure| figure.part == Part::Subject)
+        figures.filter(|figure| figure.role == FigureRole::Subject)
     }
 
     /// The first subject.
@@ -79,7 +78,7 @@ impl Scene {
     /// - returns: `[64, 64, 3]`, RGB, row by row
     ///
     /// # Panics
-    /// If `pack` is not the one that the scene was drawn by lot from.
+    /// If `pack` is not the one that the scene was sampled from.
     pub fn render(&self, pack: &Pack) -> Box<[u8; SCENE_BYTES]> {
         let mut pixels = Box::new([0; SCENE_BYTES]);
         self.render_into(pack, &mut pixels);
@@ -92,19 +91,12 @@ impl Scene {
     /// - `pixels`: `[64, 64, 3]`, RGB, row by row
     ///
     /// # Panics
-    /// If `pack` is not the one that the scene was drawn by lot from.
+    /// If `pack` is not the one that the scene was sampled from.
     pub fn render_into(&self, pack: &Pack, pixels: &mut [u8; SCENE_BYTES]) {
         self.ground.paint(pixels);
         for figure in &self.figures {
             figure.paint(pack.texture(figure.drawing), pixels);
         }
-    }
-
-    /// A caption for the scene, lower case, without a full stop; never empty.
-    ///
-    /// `plain_share` of the captions name the entity and nothing else ([`Mixture::plain_caption`]).
-    pub fn caption(&self, pack: &Pack, plain_share: f64, rng: &mut ChaCha8Rng) -> String {
-        caption::of(self, pack, plain_share, rng)
     }
 }
 
@@ -113,38 +105,17 @@ impl Composer<'_> {
     pub fn scene(&self, seed: u64, index: u64) -> Scene {
         self.sample(&mut keyed(seed, 2 * index))
     }
-
-    /// The caption of scene `index` of the stream of `seed`.
-    pub fn caption(&self, scene: &Scene, seed: u64, index: u64) -> String {
-        let rng = &mut keyed(seed, 2 * index + 1);
-        scene.caption(self.pack(), self.mixture().plain_caption, rng)
-    }
-
-    /// Scene `index` of the stream of `seed`, drawn into `pixels`, with its caption.
-    ///
-    /// # Shapes
-    /// - `pixels`: `[64, 64, 3]`, RGB, row by row
-    pub fn compose(
-        &self,
-        seed: u64,
-        index: u64,
-        pixels: &mut [u8; SCENE_BYTES],
-    ) -> (Scene, String) {
-        let scene = self.scene(seed, index);
-        scene.render_into(self.pack(), pixels);
-        let caption = self.caption(&scene, seed, index);
-        (scene, caption)
-    }
 }
 
-fn keyed(seed: u64, stream: u64) -> ChaCha8Rng {
+/// The random stream of one scene, or of its caption.
+pub(crate) fn keyed(seed: u64, stream: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(stream);
     rng
 }
 
-/// Sine and cosine by way of f64, whose last bit differs between platforms without a trace in f32:
-/// a scene has the same bytes everywhere.
+/// Sine and cosine in f64, rounded to f32: the last bit of f64 may differ between platforms, but not the f32, so a
+/// scene has the same bytes everywhere.
 fn sin_cos(angle: f32) -> (f32, f32) {
     let (sin, cos) = f64::from(angle).sin_cos();
     (sin as f32, cos as f32)

@@ -1,4 +1,4 @@
-//! The sizes of the pocket model's networks: Stable Diffusion v1's architecture in miniature.
+//! The sizes of the pocket model's networks: Stable Diffusion v1's architecture, scaled down.
 
 use ddpo_clip::ClipTextConfig;
 use ddpo_model::{UnetConfig, VaeConfig};
@@ -30,7 +30,7 @@ pub fn unet() -> UnetConfig {
     }
 }
 
-/// The VAE: factor 8 as Stable Diffusion's. The encoder is set, not trained ([`crate::pretrain::codec`]).
+/// The VAE: factor 8 as Stable Diffusion's. The encoder is computed, not trained ([`crate::pretrain::codec`]).
 pub fn vae() -> VaeConfig {
     VaeConfig {
         block_out_channels: vec![16, 24, 64, 128],
@@ -42,7 +42,7 @@ pub fn vae() -> VaeConfig {
     }
 }
 
-/// The text encoder: two layers of width 128 over a vocabulary in which a word is a token.
+/// The text encoder: two layers of width 128 over a vocabulary in which every word is one token.
 pub fn text() -> ClipTextConfig {
     let sizes = crate::vocab::sizes();
     ClipTextConfig {

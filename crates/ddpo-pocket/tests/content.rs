@@ -1,8 +1,8 @@
-//! What the judges say of composed scenes and their captions, and of prompts that they cannot judge.
+//! Scores of composed scenes with their captions, and prompts that the judges refuse.
 
 use ddpo_guidance::DifferentiableReward;
 use ddpo_pocket::artwork::{Pack, Set};
-use ddpo_pocket::content::{Examiner, JudgeReward};
+use ddpo_pocket::content::{JudgeReward, PromptScorer};
 use ddpo_pocket::judge::{Judge, Role};
 use ddpo_pocket::pretrain::batch::{Scenes, compose};
 use ddpo_pocket::scene::{Composer, Mixture, SceneKind};
@@ -10,7 +10,7 @@ use ddpo_reward::prompts::{PromptSet, numbered};
 use ddpo_reward::{Images, Prompt, Reward, RewardError, dev};
 use tch::{Device, Kind, Tensor};
 
-/// Scenes of every kind with captions that the reward judge can be asked about, as bytes and as tensors.
+/// Scenes of every kind with captions that the reward judge can score, as bytes and as tensors.
 fn scenes(n: u64) -> (Scenes, Images, Vec<Prompt>) {
     let pack = Pack::embedded().unwrap();
     let mixture = Mixture {
@@ -37,7 +37,7 @@ fn the_reward_keeps_the_contract_of_rewards() {
 #[test]
 fn the_score_is_the_sum_over_what_the_prompt_mentions_and_nothing_else() {
     let (made, images, prompts) = scenes(40);
-    let verdict = Judge::embedded(Role::Reward, Device::Cpu)
+    let output = Judge::embedded(Role::Reward, Device::Cpu)
         .unwrap()
         .forward_all(&made.images, None);
     let found = JudgeReward::embedded(Device::Cpu)
@@ -47,28 +47,28 @@ fn the_score_is_the_sum_over_what_the_prompt_mentions_and_nothing_else() {
     let (mut pairs, mut numbers, mut activities) = (0, 0, 0);
     for (i, (scene, caption)) in made.scenes.iter().zip(&made.captions).enumerate() {
         let of = |head: &Tensor, answer: usize| head.double_value(&[i as i64, answer as i64]);
-        let mut expected = of(&verdict.entity, scene.entity());
+        let mut expected = of(&output.entity, scene.entity());
         if scene.kind == SceneKind::Pair {
-            expected += of(&verdict.entity, scene.other_entity()) + 4_f64.ln();
+            expected += of(&output.entity, scene.other_entity()) + 4_f64.ln();
             pairs += 1;
         }
         if scene.count() > 1 {
-            expected += of(&verdict.count, scene.count() - 1);
+            expected += of(&output.count, scene.count() - 1);
             numbers += 1;
         }
         if let Some(activity) = scene.kind.activity() {
-            expected += of(&verdict.activity, 1 + activity.index());
+            expected += of(&output.activity, 1 + activity.index());
             activities += 1;
         }
         if let SceneKind::Tinted(color) = scene.kind {
             let tints = ddpo_pocket::scene::Color::TINTS;
             expected += of(
-                &verdict.tint,
+                &output.tint,
                 1 + tints.iter().position(|it| *it == color).unwrap(),
             );
         }
-        if let Some(place) = scene.kind.place() {
-            expected += of(&verdict.place, 1 + place.index());
+        if let Some(place) = scene.kind.location() {
+            expected += of(&output.place, 1 + place.index());
         }
         // A ground is part of a tenth of the captions.
         if caption.contains("background") {
@@ -76,11 +76,11 @@ fn the_score_is_the_sum_over_what_the_prompt_mentions_and_nothing_else() {
             let colors = ddpo_pocket::scene::Color::GROUNDS;
             let patterns = ddpo_pocket::scene::Pattern::ALL;
             expected += of(
-                &verdict.color,
+                &output.color,
                 colors.iter().position(|it| *it == ground.color).unwrap(),
             );
             expected += of(
-                &verdict.pattern,
+                &output.pattern,
                 patterns
                     .iter()
                     .position(|it| *it == ground.pattern)
@@ -118,17 +118,17 @@ fn composed_scenes_score_higher_with_their_own_captions_by_both_judges() {
     let mut others = prompts.clone();
     others.rotate_left(7);
     for role in [Role::Reward, Role::HeldOut] {
-        let examiner = Examiner::embedded(role, Device::Cpu).unwrap();
-        let [own, other] = [&prompts, &others].map(|p| examiner.examine(&images, p).unwrap());
+        let scorer = PromptScorer::embedded(role, Device::Cpu).unwrap();
+        let [own, other] = [&prompts, &others].map(|p| scorer.score(&images, p).unwrap());
         let mean = |values: &[f32]| values.iter().sum::<f32>() / values.len() as f32;
         let [of_own, of_other] = [&own, &other].map(|it| mean(&it.log_prob));
         println!(
-            "{role:?}: {of_own:.2} against {of_other:.2} nats, named first {:.2} against {:.2}",
-            own.named_first_rate(),
-            other.named_first_rate()
+            "{role:?}: {of_own:.2} against {of_other:.2} nats, top-1 {:.2} against {:.2}",
+            own.top1_accuracy(),
+            other.top1_accuracy()
         );
         assert!(of_own > of_other + 4.0, "{role:?}: {of_own}, {of_other}");
-        let rates = [own.named_first_rate(), other.named_first_rate()];
+        let rates = [own.top1_accuracy(), other.top1_accuracy()];
         assert!(rates[0] > rates[1] + 0.3, "{role:?}: {rates:?}");
     }
 }
@@ -136,10 +136,10 @@ fn composed_scenes_score_higher_with_their_own_captions_by_both_judges() {
 #[test]
 fn the_gradient_is_that_of_finite_differences_and_stays_with_its_image() {
     let (made, _, prompts) = scenes(3);
-    let examiner = Examiner::embedded(Role::Reward, Device::Cpu).unwrap();
-    let asks = examiner.read(&prompts).unwrap();
+    let scorer = PromptScorer::embedded(Role::Reward, Device::Cpu).unwrap();
+    let parsed = scorer.read(&prompts).unwrap();
     let images = made.images.copy().set_requires_grad(true);
-    let scores = examiner.log_prob(&images, &asks);
+    let scores = scorer.log_prob(&images, &parsed);
     scores.get(1).backward();
     let grad = images.grad();
     for other in [0, 2] {
@@ -148,7 +148,7 @@ fn the_gradient_is_that_of_finite_differences_and_stays_with_its_image() {
     let direction = grad.get(1) / grad.get(1).square().sum(Kind::Float).sqrt();
     let slope = |h: f64| {
         let moved = |h: f64| (made.images.get(1) + &direction * h).unsqueeze(0);
-        let at = |h: f64| examiner.log_prob(&moved(h), &asks[1..2]).double_value(&[0]);
+        let at = |h: f64| scorer.log_prob(&moved(h), &parsed[1..2]).double_value(&[0]);
         (at(h) - at(-h)) / (2.0 * h)
     };
     let expected = (grad.get(1) * &direction)
@@ -202,7 +202,7 @@ fn prompts_without_a_drawing_or_a_head_are_refused_by_name() {
         let error = check(set).expect_err(set.name()).to_string();
         assert!(error.contains(reason), "{error}");
     }
-    let of_style = |set: Set| format!("a {} image of a cat", set.style_word().unwrap());
+    let of_style = |set: Set| format!("a {} picture of a cat", set.style_word().unwrap());
     for (prompt, reason) in [
         (
             "a small cat".to_owned(),

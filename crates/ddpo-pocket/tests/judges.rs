@@ -1,8 +1,8 @@
-//! The shipped judges, held to what the model card says of them.
+//! The shipped judges have the accuracy that the model card states.
 
+use ddpo_pocket::accuracy::{Drawings, JudgeAccuracy};
 use ddpo_pocket::artwork::Pack;
 use ddpo_pocket::judge::{Judge, Role};
-use ddpo_pocket::rates::{Drawings, JudgeRates};
 use tch::Device;
 
 /// The card's rates are over 200 scenes per question; fewer here, so the limits leave three standard errors of a rate.
@@ -13,7 +13,7 @@ fn shipped_judges_see_what_the_card_says() {
     let pack = Pack::embedded().unwrap();
     for role in [Role::Reward, Role::HeldOut] {
         let judge = Judge::embedded(role, Device::Cpu).unwrap();
-        let own = JudgeRates::of(&judge, role, Drawings::Own, None, &pack, N_SCENES).unwrap();
+        let own = JudgeAccuracy::of(&judge, role, Drawings::Own, None, &pack, N_SCENES).unwrap();
         for (question, rate, least) in [
             ("entity", own.entity, 0.83),
             ("entity, active", own.entity_active, 0.81),

@@ -6,7 +6,7 @@ use ddpo_model::{StableDiffusion, UnetPolicy, Vae};
 use ddpo_pocket::artwork::Pack;
 use ddpo_pocket::pretrain::batch::compose;
 use ddpo_pocket::pretrain::codec::PatchCodec;
-use ddpo_pocket::pretrain::trainee::{StepArgs, Trainee};
+use ddpo_pocket::pretrain::train_state::{StepArgs, TrainState};
 use ddpo_pocket::scene::{Composer, Mixture};
 use ddpo_pocket::shape;
 use ddpo_sched::{Ddim, FixedNoise, Guided, KeyedNoise, LatentBatch, Seeds, sample};
@@ -101,15 +101,15 @@ fn training_that_goes_on_from_a_checkpoint_takes_the_same_step() {
     let model = |seed| {
         let store = Store::random(seed, Device::Cpu, Kind::Float);
         let layer = ddpo_torch::nn::Linear::new(&store.root(), 3, 2);
-        (Trainee::new(&store.finish().unwrap()), layer)
+        (TrainState::new(&store.finish().unwrap()), layer)
     };
-    let step = |trainee: &mut Trainee, layer: &ddpo_torch::nn::Linear, x: f64| {
+    let step = |train_state: &mut TrainState, layer: &ddpo_torch::nn::Linear, x: f64| {
         layer
             .forward(&Tensor::full([4, 3], x, (Kind::Float, Device::Cpu)))
             .square()
             .sum(Kind::Float)
             .backward();
-        trainee.step(args).unwrap();
+        train_state.step(args).unwrap();
     };
     let (mut straight, layer) = model(1);
     step(&mut straight, &layer, 0.5);

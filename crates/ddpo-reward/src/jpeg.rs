@@ -109,7 +109,7 @@ impl JpegSize {
     /// File sizes in bytes, one for each image.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
+    /// Same as [`encode`](Self::encode).
     pub fn bytes(&mut self, images: &Images) -> Result<Vec<usize>> {
         let (height, width) = (images.height(), images.width());
         images

@@ -45,7 +45,7 @@ pub trait Reward: Send {
     /// with [`collect`]; for all others the default does.
     ///
     /// # Errors
-    /// As [`score`](Reward::score).
+    /// Same as [`score`](Reward::score).
     fn score_each(
         &mut self,
         images: &Images,

@@ -1,15 +1,15 @@
 //! AdamW through libtorch's fused kernel, with all its state in tensors that the caller owns.
 //!
-//! tch's own optimiser keeps its moments where they cannot be saved; here they are arguments.
+//! tch's own optimiser does not expose its moments, so they cannot be saved; here they are arguments.
 use crate::foreach::{require, same_length, same_shape};
 use crate::{Result, ffi};
 use tch::{Kind, Tensor};
 
 const OP: &str = "fused_adamw";
 
-/// Hyperparameters of one [`fused_adamw`] step.
+/// Hyperparameters of AdamW.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdamWArgs {
+pub struct AdamWConfig {
     /// Learning rate.
     pub lr: f64,
     /// Decay of the first moment, β₁.
@@ -20,6 +20,19 @@ pub struct AdamWArgs {
     pub weight_decay: f64,
     /// Added to the root of the corrected second moment, ε.
     pub eps: f64,
+}
+
+impl Default for AdamWConfig {
+    /// Black et al. 2023, table D.5: full fine-tuning with learning rate 1e-5 (ddpo-pytorch uses 3e-4 with LoRA).
+    fn default() -> Self {
+        Self {
+            lr: 1e-5,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 1e-4,
+        }
+    }
 }
 
 /// One AdamW step (Loshchilov and Hutter 2019) over all parameters, in place, on CPU or CUDA.
@@ -42,15 +55,15 @@ pub struct AdamWArgs {
 /// kind and one device.
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) where the lists do not fit together, before anything is
-/// changed; [`Error::Libtorch`](crate::Error::Libtorch) where the kernel refuses.
+/// [`Error::Argument`](crate::Error::Argument) if the lists do not match, before anything is
+/// changed; [`Error::Libtorch`](crate::Error::Libtorch) if the kernel fails.
 pub fn fused_adamw(
     params: &[Tensor],
     grads: &[Tensor],
     exp_avgs: &[Tensor],
     exp_avg_sqs: &[Tensor],
     steps: &[Tensor],
-    args: AdamWArgs,
+    args: AdamWConfig,
 ) -> Result<()> {
     check(params, grads, exp_avgs, exp_avg_sqs, steps)?;
     if params.is_empty() {
@@ -79,7 +92,7 @@ pub fn fused_adamw(
     unsafe { ffi::check(OP, message) }
 }
 
-/// The kernel walks raw pointers: nothing may differ from what it assumes.
+/// The kernel works on raw pointers, so that all of its assumptions must hold.
 fn check(
     params: &[Tensor],
     grads: &[Tensor],

@@ -1,4 +1,4 @@
-//! Precision of compute and seeds of gradients: what tch has for CUDA and f16 only, or not at all.
+//! Autocast and backward passes from given gradients, which tch has for CUDA and f16 only, or not at all.
 use std::ffi::c_int;
 use std::marker::PhantomData;
 
@@ -7,14 +7,14 @@ use tch::{Device, Kind, Tensor};
 use crate::foreach::{require, same_shape};
 use crate::{Error, Result, ffi};
 
-/// Backward pass from a tensor that is no scalar: adds to the gradients of all leaves that `of` depends on,
+/// Backward pass from a tensor that is not a scalar: adds to the gradients of all leaves that `of` depends on,
 /// given the gradient of `of`.
 ///
 /// # Shapes
 /// - `grad`: shape and kind of `of`
 ///
 /// # Errors
-/// [`Error::Argument`] for a gradient of another shape or kind; [`Error::Libtorch`] with what autograd reports,
+/// [`Error::Argument`] for a gradient of another shape or kind; [`Error::Libtorch`] if autograd fails,
 /// as for a tensor without a graph.
 pub fn backward(of: &Tensor, grad: &Tensor) -> Result<()> {
     same_shape("backward", "grad", of, grad)?;
@@ -27,16 +27,16 @@ pub fn backward(of: &Tensor, grad: &Tensor) -> Result<()> {
     unsafe { ffi::check("backward", message) }
 }
 
-/// While it lives, this thread's matrix products, convolutions and attention on one type of device run in half
-/// precision, whatever the kind of their inputs; gradients of f32 weights stay f32.
+/// While this guard lives, matrix products, convolutions and attention of this thread on one type of device run in
+/// half precision, whatever the dtype of their inputs; gradients of f32 weights stay f32.
 ///
-/// Weights that record gradients are cast once while it lives, and their copies dropped with it, unless they are
-/// held ([`HeldCasts`]): a forward pass is what belongs inside, a backward pass and an optimiser's step outside.
-/// Leaving restores what was set before, so regions nest.
+/// Weights that require gradients are cast once per region, and the casts are dropped at its end unless they are
+/// held ([`HeldCasts`]): forward passes belong inside, backward passes and updates outside.
+/// Dropping the guard restores the previous state, so regions nest.
 #[derive(Debug)]
 pub struct Autocast {
     before: Option<Before>,
-    /// The switch is the thread's own.
+    /// The state is thread-local.
     _not_send: PhantomData<*const ()>,
 }
 
@@ -48,15 +48,15 @@ struct Before {
 }
 
 impl Autocast {
-    /// Begins a region in `kind`, `BFloat16` or `Half`; with `None` nothing changes.
+    /// Enters a region in `kind`, `BFloat16` or `Half`; `None` changes nothing.
     ///
     /// # Errors
-    /// [`Error::Argument`] for another kind; [`Error::Libtorch`] where libtorch refuses.
+    /// [`Error::Argument`] for another kind; [`Error::Libtorch`] if libtorch fails.
     pub fn enter(device: Device, kind: Option<Kind>) -> Result<Self> {
         let Some(kind) = kind else {
             return Ok(Self::of(None));
         };
-        // at::ScalarType, which tch keeps to itself.
+        // at::ScalarType, which tch does not export.
         let number = match kind {
             Kind::Half => 5,
             Kind::BFloat16 => 15,
@@ -96,28 +96,28 @@ impl Drop for Autocast {
         };
         // SAFETY: plain values; the kind is one that libtorch returned.
         let message = unsafe { ffi::ddpo_autocast_exit(before.cuda, before.kind, before.enabled) };
-        // Restoring what libtorch itself reported does not fail; were it to, the next call would report it.
+        // Restoring a value that libtorch reported does not fail; if it did, the next call would report it.
         // SAFETY: the message is the one just returned.
         let _restored = unsafe { ffi::check("autocast", message) };
     }
 }
 
-/// While it lives, weights that a region of [`Autocast`] on this thread casts without gradients stay cast for the
-/// regions after it: for many forward passes with the same weights. Between regions nothing is in half precision.
+/// While this guard lives, casts of weights made by an [`Autocast`] region on this thread without gradients are reused
+/// by later regions: for many forward passes with the same weights. Nothing runs in half precision between regions.
 ///
-/// Torch caches leaves that record gradients, and no others. A change of them is not seen while their casts are
-/// held; a region with gradients casts its own, and drops what is held so far.
+/// Torch only caches leaves that require gradients. Changes to them are not seen while their casts are
+/// held; a region with gradients makes its own casts and drops those held so far.
 #[derive(Debug)]
 pub struct HeldCasts {
-    /// The count of regions is the thread's own.
+    /// The nesting count is thread-local.
     _not_send: PhantomData<*const ()>,
 }
 
 impl HeldCasts {
-    /// Begins to hold.
+    /// Starts holding casts.
     ///
     /// # Errors
-    /// [`Error::Libtorch`] where libtorch refuses.
+    /// [`Error::Libtorch`] if libtorch fails.
     pub fn begin() -> Result<Self> {
         // SAFETY: no arguments.
         let message = unsafe { ffi::ddpo_autocast_hold() };

@@ -10,12 +10,12 @@ pub enum CudaStatus {
     Loaded,
     /// There is no NVIDIA driver (`libcuda.so.1`) on this machine.
     NoDriver,
-    /// There is a driver, but this libtorch is one for CPUs.
+    /// There is a driver, but this is a CPU build of libtorch.
     NoLibrary {
         /// Where `libtorch_cuda.so` was looked for: the folder of `libtorch_cpu.so`.
         folder: String,
     },
-    /// There is a driver and a library, and the library did not load.
+    /// There is a driver and a library, but the library did not load.
     Failed {
         /// What the dynamic loader said.
         message: String,
@@ -41,9 +41,9 @@ impl std::fmt::Display for CudaStatus {
 
 /// Loads the CUDA half of libtorch if this machine has a driver and this libtorch has that half.
 ///
-/// The linker drops a library that no symbol asks for, so CUDA's kernels are there only once this
-/// ran. Call it before anything asks whether CUDA is available: libtorch remembers the answer.
-/// The first call does the work; later ones return what it found.
+/// The linker drops libraries without referenced symbols, so CUDA's kernels are only available after this
+/// call. Call it before anything queries whether CUDA is available, since libtorch caches the answer.
+/// The first call does the work; later ones return its result.
 pub fn load_cuda() -> CudaStatus {
     static STATUS: OnceLock<CudaStatus> = OnceLock::new();
     STATUS.get_or_init(load).clone()
@@ -52,7 +52,7 @@ pub fn load_cuda() -> CudaStatus {
 /// Parses `"cpu"`, `"cuda"` (the first one) or `"cuda:N"`, and checks that the device is there.
 ///
 /// # Errors
-/// [`Error::Device`] for a name that is none of these, or a CUDA device that this machine or this
+/// [`Error::Device`] for any other name, or for a CUDA device that this machine or this
 /// libtorch does not have; the message says which of the two.
 pub fn device(name: &str) -> Result<Device> {
     let device = parse_device(name)?;
@@ -74,10 +74,10 @@ pub fn device(name: &str) -> Result<Device> {
     Ok(device)
 }
 
-/// Parses the same names without asking whether the device is there.
+/// Parses the same names without checking whether the device is there.
 ///
 /// # Errors
-/// [`Error::Device`] for a name that is none of these.
+/// [`Error::Device`] for any other name.
 pub fn parse_device(name: &str) -> Result<Device> {
     let index = match name {
         "cpu" => return Ok(Device::Cpu),
@@ -94,7 +94,7 @@ pub fn parse_device(name: &str) -> Result<Device> {
     Ok(Device::Cuda(index))
 }
 
-/// Where CUDA may compute f32 in TF32.
+/// Where CUDA may use TF32 for f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tf32 {
     /// In matrix products.
@@ -103,10 +103,10 @@ pub struct Tf32 {
     pub convolutions: bool,
 }
 
-/// What is allowed now. Until [`set_tf32`] says otherwise libtorch allows it in convolutions.
+/// The current setting. By default libtorch allows TF32 in convolutions.
 ///
 /// # Errors
-/// [`Error::Libtorch`] where libtorch refuses.
+/// [`Error::Libtorch`] if libtorch fails.
 pub fn tf32() -> Result<Tf32> {
     let (mut products, mut convolutions) = (false, false);
     // SAFETY: both out-pointers are valid for writes.
@@ -121,10 +121,10 @@ pub fn tf32() -> Result<Tf32> {
 
 /// Allows or forbids TF32 in CUDA matrix products and convolutions: faster, with 10 bits of mantissa.
 ///
-/// Without CUDA it changes nothing that is computed.
+/// Has no effect without CUDA.
 ///
 /// # Errors
-/// [`Error::Libtorch`] where libtorch refuses.
+/// [`Error::Libtorch`] if libtorch fails.
 pub fn set_tf32(allow: bool) -> Result<()> {
     // SAFETY: no arguments but a flag.
     let message = unsafe { ffi::ddpo_set_tf32(allow) };
@@ -132,13 +132,13 @@ pub fn set_tf32(allow: bool) -> Result<()> {
     unsafe { ffi::check("set_tf32", message) }
 }
 
-/// Asks libtorch for kernels that give the same bits every time, and for an error where there is none.
+/// Makes libtorch use deterministic kernels, and fail where there is none.
 ///
-/// No run asks for it: on CUDA the backward pass of fused attention then gives other bits from one run to the next.
-/// cuBLAS has its part in `CUBLAS_WORKSPACE_CONFIG`, which must be set before the program begins.
+/// No run does so: on CUDA the backward pass of fused attention is then not deterministic between runs.
+/// cuBLAS also needs `CUBLAS_WORKSPACE_CONFIG`, which must be set before the program starts.
 ///
 /// # Errors
-/// [`Error::Libtorch`] where libtorch refuses.
+/// [`Error::Libtorch`] if libtorch fails.
 pub fn set_deterministic(on: bool) -> Result<()> {
     // SAFETY: no arguments but a flag.
     let message = unsafe { ffi::ddpo_set_deterministic(on) };

@@ -1,30 +1,30 @@
-//! What can go wrong below the models.
+//! Errors of weights, devices and libtorch.
 
 use std::path::PathBuf;
 
-/// Everything this crate reports.
+/// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file cannot be opened, mapped or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried: `open`, `map`, `write`.
+        /// The operation: `open`, `map`, `write`.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// A safetensors file does not parse: truncated, header too long, offsets out of range.
-    #[error("{file} is no valid safetensors file: {reason}; fetch it again")]
+    #[error("{file} is not a valid safetensors file: {reason}; fetch it again")]
     Damaged {
         /// The file, or the name of an embedded one.
         file: String,
-        /// What the parser said.
+        /// The parser's message.
         reason: String,
     },
-    /// A file of `torch.save` that holds anything but tensors, or lies about them.
+    /// A `torch.save` file that holds anything but tensors, or inconsistent ones.
     #[error(
         "{file} is refused: {reason}; only a file of tensors is read, fetch it from its publisher"
     )]
@@ -42,12 +42,12 @@ pub enum Error {
         /// One sentence per tensor.
         faults: Vec<String>,
     },
-    /// A tensor of another shape than promised.
+    /// A tensor of the wrong shape.
     #[error("{name} must have shape {expected}, not {actual:?}")]
     Shape {
         /// The argument.
         name: &'static str,
-        /// In words, such as `[batch, 4, 64, 64]`.
+        /// The expected shape, such as `[batch, 4, 64, 64]`.
         expected: String,
         /// What was given.
         actual: Vec<i64>,
@@ -55,12 +55,12 @@ pub enum Error {
     /// A device that is unknown or not there.
     #[error("device `{name}`: {reason}")]
     Device {
-        /// As it was asked for.
+        /// The name that was given.
         name: String,
         /// Why not.
         reason: String,
     },
-    /// Lists of tensors that do not fit together; nothing was changed.
+    /// Lists of tensors that do not match; nothing was changed.
     #[error("{op}: {name} {problem}")]
     Argument {
         /// The operation.
@@ -70,15 +70,15 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// An operation that tch does not have, refused by libtorch.
+    /// An operation that tch does not bind failed in libtorch.
     #[error("{op}: {message}")]
     Libtorch {
         /// The operation.
         op: &'static str,
-        /// What libtorch said.
+        /// libtorch's message.
         message: String,
     },
-    /// libtorch said no.
+    /// An error of libtorch.
     #[error(transparent)]
     Tch(#[from] tch::TchError),
 }

@@ -64,12 +64,12 @@ pub(crate) fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {
     tensors.iter().map(Tensor::as_ptr).collect()
 }
 
-/// Turns what a shim function returned into a `Result`; `op` names the operation in the error.
+/// Turns the return value of a shim function into a `Result`; `op` names the operation in the error.
 ///
 /// # Safety
 /// `message` is null or a string that the shim returned and nobody has freed.
 pub(crate) unsafe fn check(op: &'static str, message: *mut c_char) -> Result<()> {
-    // SAFETY: as this function's own contract.
+    // SAFETY: by this function's own contract.
     match unsafe { take_string(message) } {
         None => Ok(()),
         Some(message) => Err(Error::Libtorch { op, message }),

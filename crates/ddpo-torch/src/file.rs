@@ -1,4 +1,4 @@
-//! Whole safetensors files, out and in.
+//! Writing and reading of whole safetensors files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use tch::{Device, Tensor};
 
-use crate::index::{KINDS, Place};
+use crate::index::{KINDS, TensorSpan};
 use crate::reader::Reader;
 use crate::{Error, Result};
 
 /// Writes tensors as one safetensors file, sorted by name, through a temporary file and a rename.
 ///
 /// # Errors
-/// [`Error::Io`] with the path; what was at `path` before is then still there.
+/// [`Error::Io`] with the path; the previous file at `path` is then unchanged.
 pub fn save<'t>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
@@ -21,10 +21,10 @@ pub fn save<'t>(
     save_with_metadata(path, tensors, [])
 }
 
-/// As [`save`], with texts by key beside the tensors (safetensors' `__metadata__`).
+/// Like [`save`], with string metadata (safetensors' `__metadata__`).
 ///
 /// # Errors
-/// As [`save`].
+/// Same as [`save`].
 pub fn save_with_metadata<'t>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
@@ -53,15 +53,15 @@ pub fn save_with_metadata<'t>(
 /// Every tensor of a safetensors file, by name, in the file's own dtypes, on the CPU.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Damaged`] if it lies.
+/// [`Error::Io`] if the file cannot be read, [`Error::Damaged`] if it is inconsistent.
 pub fn read_all(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     Ok(read_all_with_metadata(path)?.0)
 }
 
-/// As [`read_all`], with the texts by key that [`save_with_metadata`] and other programs write.
+/// Like [`read_all`], with the metadata that [`save_with_metadata`] and other programs write.
 ///
 /// # Errors
-/// As [`read_all`].
+/// Same as [`read_all`].
 pub fn read_all_with_metadata(
     path: &Path,
 ) -> Result<(BTreeMap<String, Tensor>, BTreeMap<String, String>)> {
@@ -70,18 +70,48 @@ pub fn read_all_with_metadata(
     Ok((tensors, reader.index.texts().collect()))
 }
 
-/// As [`read_all`], but the tensors share the file's pages by memory map, as [`Store::open`](crate::Store::open)'s
-/// do: what is not looked at takes no memory.
+/// Like [`read_all`], but the tensors are memory-mapped, as those of [`Store::open`](crate::Store::open): tensors
+/// that are not accessed take no memory.
 ///
 /// # Errors
-/// As [`read_all`].
+/// Same as [`read_all`].
 pub fn share_all(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     all(&Reader::open(path)?, Reader::share)
 }
 
+/// As [`save_with_metadata`], to memory.
+///
+/// # Errors
+/// A kind that safetensors has no name for.
+pub fn to_bytes<'t>(
+    tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
+    metadata: impl IntoIterator<Item = (String, String)>,
+) -> Result<Vec<u8>> {
+    let views = tensors
+        .into_iter()
+        .map(|(n, t)| Ok((n, Plain::new(t)?)))
+        .collect::<Result<Vec<(&str, Plain)>>>()?;
+    let views = views.iter().map(|(name, view)| (*name, view));
+    let bytes = safetensors::serialize(views, Some(metadata.into_iter().collect()));
+    bytes.map_err(|error| tch::TchError::Kind(error.to_string()).into())
+}
+
+/// As [`read_all_with_metadata`], from memory; `name` is for errors.
+///
+/// # Errors
+/// [`Error::Damaged`] if the bytes lie.
+pub fn from_bytes(
+    name: &str,
+    bytes: Vec<u8>,
+) -> Result<(BTreeMap<String, Tensor>, BTreeMap<String, String>)> {
+    let reader = Reader::of_bytes(name, bytes)?;
+    let tensors = all(&reader, Reader::read)?;
+    Ok((tensors, reader.index.texts().collect()))
+}
+
 fn all(
     reader: &Reader,
-    get: impl Fn(&Reader, &str, &Place) -> std::result::Result<Tensor, String>,
+    get: impl Fn(&Reader, &str, &TensorSpan) -> std::result::Result<Tensor, String>,
 ) -> Result<BTreeMap<String, Tensor>> {
     let one = |name: String| {
         let place = reader.index.place(&name, None);
@@ -109,7 +139,7 @@ fn write(
     std::fs::File::open(path)?.sync_all()
 }
 
-/// A tensor as the contiguous CPU bytes that safetensors writes; copied only if they are not that already.
+/// A tensor as contiguous CPU bytes for safetensors, copied only if necessary.
 struct Plain {
     dtype: Dtype,
     shape: Vec<usize>,

@@ -1,13 +1,13 @@
 //! Operations over whole lists of tensors: one call, and on CUDA a handful of kernels, for all parameters.
 //!
-//! None of them records a gradient, and all that end in `_` change their first argument in place.
+//! None of them records gradients, and those that end in `_` change their first argument in place.
 use crate::{Error, Result, ffi};
 use tch::{Kind, Tensor};
 
-/// L2 norm of each tensor, one scalar (0-dimensional, f32) tensor each, on the tensor's device.
+/// L2 norm of each tensor, as 0-dimensional f32 tensors on the tensors' devices.
 ///
 /// # Errors
-/// [`Error::Libtorch`] where a tensor is not floating point.
+/// [`Error::Libtorch`] if a tensor is not floating point.
 pub fn foreach_norm(tensors: &[Tensor]) -> Result<Vec<Tensor>> {
     if tensors.is_empty() {
         return Ok(Vec::new());
@@ -25,13 +25,13 @@ pub fn foreach_norm(tensors: &[Tensor]) -> Result<Vec<Tensor>> {
         .collect())
 }
 
-/// L2 norm of all tensors taken as one vector; 0 for an empty list.
+/// L2 norm of all tensors as one vector; 0 for an empty list.
 ///
 /// The norm of each tensor is f32, their sum of squares f64. Non-finite elements give a non-finite
 /// norm. Waits for the device.
 ///
 /// # Errors
-/// As [`foreach_norm`].
+/// Same as [`foreach_norm`].
 pub fn global_norm(tensors: &[Tensor]) -> Result<f64> {
     let norms = foreach_norm(tensors)?;
     let Some(first) = norms.first() else {
@@ -50,7 +50,7 @@ pub fn global_norm(tensors: &[Tensor]) -> Result<f64> {
 /// Multiplies every tensor by `factor`.
 ///
 /// # Errors
-/// [`Error::Libtorch`] where libtorch refuses, as for an integer tensor.
+/// [`Error::Libtorch`] if libtorch fails, as for an integer tensor.
 pub fn foreach_mul_(tensors: &[Tensor], factor: f64) -> Result<()> {
     if tensors.is_empty() {
         return Ok(());
@@ -67,8 +67,8 @@ pub fn foreach_mul_(tensors: &[Tensor], factor: f64) -> Result<()> {
 /// With `weight = 1 − decay` this is one step of an exponential moving average.
 ///
 /// # Errors
-/// [`Error::Argument`] where the lists do not fit together, before anything is changed; [`Error::Libtorch`]
-/// where libtorch refuses.
+/// [`Error::Argument`] if the lists do not match, before anything is changed; [`Error::Libtorch`]
+/// if libtorch fails.
 pub fn foreach_lerp_(tensors: &[Tensor], ends: &[Tensor], weight: f64) -> Result<()> {
     same_length("foreach_lerp_", "ends", tensors.len(), ends.len())?;
     for (index, (tensor, end)) in tensors.iter().zip(ends).enumerate() {
@@ -97,7 +97,7 @@ pub(crate) fn same_length(
     })
 }
 
-/// Refuses tensors of different shapes, and those that are none, as the gradient of an unused parameter.
+/// Refuses tensors of different shapes, and undefined ones such as the gradient of an unused parameter.
 pub(crate) fn same_shape(
     op: &'static str,
     name: &str,
@@ -105,7 +105,7 @@ pub(crate) fn same_shape(
     actual: &Tensor,
 ) -> Result<()> {
     require(op, name, expected.defined() && actual.defined(), || {
-        "is undefined, or what it belongs to is".to_owned()
+        "is undefined, or its parameter is".to_owned()
     })?;
     let (expected, actual) = (expected.size(), actual.size());
     require(op, name, expected == actual, || {

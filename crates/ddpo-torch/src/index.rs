@@ -1,4 +1,4 @@
-//! The header of a safetensors file, checked before any tensor is touched, and what is wrong with a damaged one.
+//! The header of a safetensors file, checked before any tensor is read, and messages about damaged ones.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -16,7 +16,7 @@ pub(crate) const LENGTH: usize = 8;
 /// The longest header that the format allows.
 const LONGEST: u64 = 100_000_000;
 
-/// Kinds that both sides have.
+/// Dtypes that both safetensors and torch have.
 pub(crate) const KINDS: [(Kind, Dtype); 8] = [
     (Kind::Double, Dtype::F64),
     (Kind::Float, Dtype::F32),
@@ -28,25 +28,25 @@ pub(crate) const KINDS: [(Kind, Dtype); 8] = [
     (Kind::Bool, Dtype::BOOL),
 ];
 
-/// Where each tensor of a file lies; every offset was checked against the file's length.
+/// The position of each tensor in a file; every offset was checked against the file's length.
 pub(crate) struct Index {
     data: u64,
     metadata: Metadata,
 }
 
-/// A tensor of the file, whose bytes are there and as many as its shape takes.
-pub(crate) struct Place {
-    /// As torch takes it.
+/// The dtype, shape and bytes of a tensor in the file; the byte count matches the shape.
+pub(crate) struct TensorSpan {
+    /// The shape.
     pub(crate) shape: Vec<i64>,
-    /// Of the elements.
+    /// Dtype of the elements.
     pub(crate) kind: Kind,
-    /// Of the first byte, from the beginning of the file.
+    /// Offset of the first byte from the beginning of the file.
     pub(crate) start: u64,
-    /// How many bytes.
+    /// Number of bytes.
     pub(crate) n_bytes: usize,
 }
 
-/// How long the header is, as the first bytes of a file of `n_bytes` claim; no more than there is.
+/// Length of the header, as the first bytes of a file of `n_bytes` state it, checked against the file's length.
 pub(crate) fn header_length(file: &str, first: &[u8], n_bytes: u64) -> Result<usize> {
     let damaged = |reason| Error::Damaged {
         file: file.to_owned(),
@@ -72,7 +72,7 @@ pub(crate) fn header_length(file: &str, first: &[u8], n_bytes: u64) -> Result<us
 impl Index {
     /// Checks a header against the number of bytes that follow it; `file` is its name in errors.
     ///
-    /// Takes memory for the header's own contents only, whatever sizes it speaks of.
+    /// Only takes memory for the header's own contents, whatever sizes it states.
     pub(crate) fn new(file: &str, header: &[u8], n_data: u64) -> Result<Self> {
         let damaged = |reason: String| Error::Damaged {
             file: file.to_owned(),
@@ -85,7 +85,7 @@ impl Index {
                 Some(fault) => return Err(damaged(fault)),
             }
         };
-        // The library checks once more, and has the last word.
+        // The library checks once more.
         let metadata = Metadata::new(Some(texts), tensors).map_err(|e| damaged(e.to_string()))?;
         Ok(Self {
             data: (LENGTH + header.len()) as u64,
@@ -98,7 +98,7 @@ impl Index {
         self.metadata.offset_keys()
     }
 
-    /// The texts by key beside the tensors.
+    /// The string metadata.
     pub(crate) fn texts(&self) -> impl Iterator<Item = (String, String)> {
         let texts = self.metadata.metadata().iter().flatten();
         texts.map(|(key, text)| (key.clone(), text.clone()))
@@ -111,7 +111,7 @@ impl Index {
         &self,
         name: &str,
         shape: Option<&[i64]>,
-    ) -> std::result::Result<Place, String> {
+    ) -> std::result::Result<TensorSpan, String> {
         let info = self
             .metadata
             .info(name)
@@ -133,7 +133,7 @@ impl Index {
             .find(|(_, dtype)| *dtype == info.dtype)
             .ok_or_else(|| format!("`{name}` has dtype {}, which is not supported", info.dtype))?;
         let (start, end) = info.data_offsets;
-        Ok(Place {
+        Ok(TensorSpan {
             shape: actual,
             kind: *kind,
             start: self.data + start as u64,
@@ -142,10 +142,10 @@ impl Index {
     }
 }
 
-/// What a header says, entry by entry, in the order of the data.
+/// The entries of a header, in the order of the data.
 ///
-/// Read with each value's own type: as a tree of any values, which is what the library's reader makes of it, a
-/// header takes up to fifty times its length.
+/// Deserialized into typed values: as a tree of untyped values, as in the library's reader, a header takes up to
+/// fifty times its length.
 struct Header {
     texts: HashMap<String, String>,
     tensors: Vec<(String, TensorInfo)>,
@@ -161,7 +161,7 @@ impl Header {
         Ok(header)
     }
 
-    /// The first thing that is wrong with it, if `available` bytes follow.
+    /// The first inconsistency, if `available` bytes follow.
     fn fault(&self, available: u64) -> Option<String> {
         let mut position = 0;
         for (name, info) in &self.tensors {

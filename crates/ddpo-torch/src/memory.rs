@@ -1,15 +1,14 @@
-//! How much memory a piece of work takes at most.
+//! Peak memory.
 use std::ffi::c_int;
 
 use tch::Device;
 
 use crate::{Error, Result, ffi};
 
-/// What a device holds from now on, at most.
+/// Peak memory of a device from now on.
 ///
-/// On CUDA these are the bytes of tensors, as libtorch's allocator counts them. On the CPU libtorch counts
-/// nothing, and Linux' figures of the process stand in: resident memory, whatever holds it, which is an upper
-/// limit of what tensors need.
+/// On CUDA this is the memory of tensors, as counted by libtorch's allocator. On the CPU libtorch counts
+/// nothing, so that the process's resident memory from Linux is used instead: an upper bound of what tensors need.
 #[derive(Debug)]
 pub struct PeakMemory {
     device: Device,
@@ -17,10 +16,10 @@ pub struct PeakMemory {
 }
 
 impl PeakMemory {
-    /// Begins to watch. There is one mark of the peak in a process: the latest begin counts.
+    /// Resets the peak. There is one peak counter per process: the latest call counts.
     ///
     /// # Errors
-    /// [`Error::Io`] where the system has no `/proc/self`; [`Error::Libtorch`] without CUDA for a CUDA device.
+    /// [`Error::Io`] if the system has no `/proc/self`; [`Error::Libtorch`] without CUDA for a CUDA device.
     pub fn begin(device: Device) -> Result<Self> {
         let before = match device {
             Device::Cuda(index) => cuda(index, true)?.0,
@@ -34,15 +33,15 @@ impl PeakMemory {
         Ok(Self { device, before })
     }
 
-    /// Bytes when it began.
+    /// Bytes in use at the start.
     pub fn before(&self) -> u64 {
         self.before
     }
 
-    /// Bytes at most since then, those of before included.
+    /// Peak in bytes since then, including what was in use at the start.
     ///
     /// # Errors
-    /// As [`begin`](Self::begin).
+    /// Same as [`begin`](Self::begin).
     pub fn peak(&self) -> Result<u64> {
         match self.device {
             Device::Cuda(index) => Ok(cuda(index, false)?.1),

@@ -1,4 +1,4 @@
-//! The five layers that every model here is made of, with diffusers' names for their tensors.
+//! The five layers that all models here consist of, with diffusers' names for their tensors.
 
 use tch::{Kind, Tensor};
 
@@ -10,7 +10,7 @@ pub struct Linear {
     pub weight: Tensor,
     /// `[out]`.
     pub bias: Option<Tensor>,
-    /// Beside the weight, if it is fine-tuned that way.
+    /// Low-rank branch (LoRA), if there is one.
     pub low_rank: Option<LowRank>,
 }
 
@@ -25,8 +25,8 @@ pub struct LowRank {
 }
 
 impl LowRank {
-    /// In the kind of the factors, so that small changes count beside a half-precision weight; the result is
-    /// in that of `x` (diffusers 0.17.1, `LoRALinearLayer.forward`).
+    /// Computed in the dtype of the factors, so that small changes are not lost next to a half-precision weight; the
+    /// result has the dtype of `x` (diffusers 0.17.1, `LoRALinearLayer.forward`).
     ///
     /// # Shapes
     /// - `x`: `[..., in]`
@@ -37,7 +37,7 @@ impl LowRank {
         self.scaled(h.linear(&self.up, none)).to_kind(x.kind())
     }
 
-    /// What it adds to the weight, `scale · up down`, in the kind of the factors.
+    /// The change of the weight, `scale · up down`, in the dtype of the factors.
     ///
     /// # Shapes
     /// - returns: `[out, in]`
@@ -69,7 +69,7 @@ impl Linear {
         layer
     }
 
-    /// Without a bias, as attention's query, key and value in diffusers.
+    /// Without a bias, as the query, key and value of attention in diffusers.
     pub fn without_bias(scope: &Scope<'_>, n_in: i64, n_out: i64) -> Self {
         Self {
             weight: scope.tensor("weight", &[n_out, n_in], default_init(n_in)),
@@ -78,7 +78,7 @@ impl Linear {
         }
     }
 
-    /// The same layer once more; its tensors are shared.
+    /// A copy of the layer that shares its tensors.
     pub fn shared(&self) -> Self {
         Self {
             weight: self.weight.shallow_clone(),
@@ -87,11 +87,11 @@ impl Linear {
         }
     }
 
-    /// A layer without gradient whose weight is that of this one with the low-rank branch added; this one stays as
-    /// it is. Without a branch the weight is shared.
+    /// A layer without gradient whose weight is the sum of this one's weight and its low-rank branch; this one is
+    /// unchanged. Without a branch the weight is shared.
     ///
-    /// The sum is taken in f32 and rounded to the weight's kind once: beside a weight in half precision, small
-    /// changes are lost in it.
+    /// The sum is computed in f32 and rounded to the weight's dtype once; with a half-precision weight, small changes
+    /// are lost by this rounding.
     pub fn merged(&self) -> Self {
         let weight = match &self.low_rank {
             None => self.weight.shallow_clone(),
@@ -108,7 +108,7 @@ impl Linear {
         }
     }
 
-    /// Whether its weight or its low-rank branch records gradients.
+    /// Whether its weight or its low-rank branch requires gradients.
     pub fn is_trained(&self) -> bool {
         let branch = self.low_rank.as_ref();
         self.weight.requires_grad() || branch.is_some_and(|branch| branch.up.requires_grad())

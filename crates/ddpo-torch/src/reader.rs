@@ -1,9 +1,10 @@
-//! Tensors out of a safetensors file: shared with the file by memory map, or read into memory of their own.
+//! Tensors of a safetensors file: memory-mapped, or read into memory of their own.
 //!
 //! A mapped tensor costs no copy: its memory is the file's pages, private to this process, and a page is copied
-//! when something writes to it. A tensor that is to be converted or moved is read by itself, so that what is
-//! not needed any more is given back at once. Either way the weights are in memory once.
+//! when something writes to it. Tensors that are converted or moved are read one by one, so that their
+//! memory is freed at once. Either way the weights are in memory once.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -11,12 +12,12 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
-use crate::index::{Index, LENGTH, Place, header_length};
+use crate::index::{Index, LENGTH, TensorSpan, header_length};
 use crate::{Error, Result};
 
 /// An opened file with its index.
 pub(crate) struct Reader {
-    /// What errors call it.
+    /// Name in errors.
     pub(crate) name: String,
     pub(crate) index: Index,
     source: Source,
@@ -27,17 +28,18 @@ enum Source {
         file: File,
         path: PathBuf,
         n_bytes: u64,
-        /// The whole file as bytes, mapped when it is first asked for.
+        /// The whole file as bytes, mapped on first use.
         map: OnceCell<Tensor>,
     },
-    Static(&'static [u8]),
+    /// Of the program itself, or from memory.
+    Bytes(Cow<'static, [u8]>),
 }
 
 impl Reader {
-    /// Reads the header and nothing else.
+    /// Reads only the header.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, [`Error::Damaged`] if its header lies.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Damaged`] if its header is inconsistent.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let io = |action| {
             move |source| Error::Io {
@@ -68,66 +70,73 @@ impl Reader {
         })
     }
 
-    /// Of a file that is part of the program.
+    /// From bytes that are compiled into the program, or in memory.
     ///
     /// # Errors
-    /// [`Error::Damaged`] if its header lies.
-    pub(crate) fn embedded(name: &str, bytes: &'static [u8]) -> Result<Self> {
-        let length = header_length(name, bytes, bytes.len() as u64)?;
+    /// [`Error::Damaged`] if its header is inconsistent.
+    pub(crate) fn of_bytes(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
+        let bytes = bytes.into();
+        let length = header_length(name, &bytes, bytes.len() as u64)?;
         let (header, data) = bytes[LENGTH..].split_at(length);
+        let index = Index::new(name, header, data.len() as u64)?;
         Ok(Self {
             name: name.to_owned(),
-            index: Index::new(name, header, data.len() as u64)?,
-            source: Source::Static(bytes),
+            index,
+            source: Source::Bytes(bytes),
         })
     }
 
     /// A tensor in memory of its own, on the CPU, in the file's kind.
-    pub(crate) fn read(&self, name: &str, place: &Place) -> std::result::Result<Tensor, String> {
+    pub(crate) fn read(
+        &self,
+        name: &str,
+        span: &TensorSpan,
+    ) -> std::result::Result<Tensor, String> {
         let (file, path) = match &self.source {
-            Source::Static(bytes) => {
-                let start = place.start as usize;
-                let data = bytes.get(start..start + place.n_bytes);
-                let data = data.ok_or_else(|| format!("`{name}` lies beyond the end"))?;
-                return Tensor::f_from_data_size(data, &place.shape, place.kind)
+            Source::Bytes(bytes) => {
+                let start = span.start as usize;
+                let data = bytes.get(start..start + span.n_bytes);
+                let data = data.ok_or_else(|| format!("`{name}` is beyond the end"))?;
+                return Tensor::f_from_data_size(data, &span.shape, span.kind)
                     .map_err(|e| format!("`{name}`: {e}"));
             }
             Source::File { file, path, .. } => (file, path),
         };
-        let tensor = Tensor::f_empty(&place.shape, (place.kind, Device::Cpu))
+        let tensor = Tensor::f_empty(&span.shape, (span.kind, Device::Cpu))
             .map_err(|e| format!("`{name}`: {e}"))?;
-        if place.n_bytes > 0 {
-            debug_assert_eq!(
-                tensor.numel() * place.kind.elt_size_in_bytes(),
-                place.n_bytes
-            );
+        if span.n_bytes > 0 {
+            debug_assert_eq!(tensor.numel() * span.kind.elt_size_in_bytes(), span.n_bytes);
             // SAFETY: a fresh contiguous tensor owns `n_bytes`: the index has compared shape and length. Nobody
             // else has it yet, and reading from a file only writes to the buffer.
             let buffer = unsafe {
-                std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<u8>(), place.n_bytes)
+                std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<u8>(), span.n_bytes)
             };
-            file.read_exact_at(buffer, place.start)
+            file.read_exact_at(buffer, span.start)
                 .map_err(|e| format!("`{name}` cannot be read from {}: {e}", path.display()))?;
         }
         Ok(tensor)
     }
 
-    /// A tensor on the CPU, in the file's kind, whose memory is the file's where that is possible: not for parts
-    /// of the program, and not where an element would lie across its natural boundary.
-    pub(crate) fn share(&self, name: &str, place: &Place) -> std::result::Result<Tensor, String> {
-        let aligned = place
+    /// A tensor on the CPU, in the file's dtype, memory-mapped where possible: not for files compiled into the
+    /// program, and not where elements would be misaligned.
+    pub(crate) fn share(
+        &self,
+        name: &str,
+        span: &TensorSpan,
+    ) -> std::result::Result<Tensor, String> {
+        let aligned = span
             .start
-            .is_multiple_of(place.kind.elt_size_in_bytes() as u64);
-        if !aligned || place.n_bytes == 0 {
-            return self.read(name, place);
+            .is_multiple_of(span.kind.elt_size_in_bytes() as u64);
+        if !aligned || span.n_bytes == 0 {
+            return self.read(name, span);
         }
         match self.map()? {
-            None => self.read(name, place),
-            Some(map) => view(map, place).map_err(|e| format!("`{name}`: {e}")),
+            None => self.read(name, span),
+            Some(map) => view(map, span).map_err(|e| format!("`{name}`: {e}")),
         }
     }
 
-    /// The whole file; none where there is no file, or libtorch could not be told its name.
+    /// The whole file; `None` if there is no file, or its name cannot be passed to libtorch.
     fn map(&self) -> std::result::Result<Option<&Tensor>, String> {
         let Source::File {
             path, n_bytes, map, ..
@@ -149,10 +158,10 @@ impl Reader {
     }
 }
 
-fn view(map: &Tensor, place: &Place) -> std::result::Result<Tensor, tch::TchError> {
-    // `data` gives a tensor with a history of its own: a change to one weight must not look like one to all.
-    map.f_narrow(0, place.start as i64, place.n_bytes as i64)?
-        .f_view_dtype(place.kind)?
-        .f_view(place.shape.as_slice())?
+fn view(map: &Tensor, span: &TensorSpan) -> std::result::Result<Tensor, tch::TchError> {
+    // `data` gives a tensor with its own version counter: a change to one weight must not look like a change to all.
+    map.f_narrow(0, span.start as i64, span.n_bytes as i64)?
+        .f_view_dtype(span.kind)?
+        .f_view(span.shape.as_slice())?
         .f_data()
 }

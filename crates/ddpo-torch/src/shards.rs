@@ -1,4 +1,4 @@
-//! Weights that are spread over several files, with an index beside them.
+//! Sharded weights: several files with an index.
 //!
 //! The index is JSON: `{"metadata": …, "weight_map": {"NAME": "FILE", …}}`, the same in diffusers and transformers.
 
@@ -10,13 +10,13 @@ use serde_json::Value;
 use crate::reader::Reader;
 use crate::{Error, Result};
 
-/// Names of files, and which of them has a tensor, by the tensor's name.
+/// Names of files, and the file of each tensor, by the tensor's name.
 type Placed = (Vec<String>, BTreeMap<String, usize>);
 
 /// The files that an index names, in the order of the tensors that they are named for first.
 ///
 /// # Errors
-/// [`Error::Io`], or [`Error::Damaged`] if it is no index, or names something else than a file beside it.
+/// [`Error::Io`], or [`Error::Damaged`] if it is not an index, or names anything but files in its folder.
 pub fn shard_files(index: &Path) -> Result<Vec<String>> {
     Ok(parse(index)?.0)
 }
@@ -38,7 +38,7 @@ fn parse(index: &Path) -> Result<Placed> {
         // A name, not a path: an index is data from elsewhere.
         let Some(file) = file.as_str().filter(|file| is_plain(file)) else {
             return Err(damaged(format!(
-                "`{name}` is said to be in {file}, expected the name of a file beside it"
+                "`{name}` is listed in {file}, expected the name of a file in the same folder"
             )));
         };
         let known = files.iter().position(|known| known == file);

@@ -1,4 +1,4 @@
-// The parts of libtorch that tch leaves out, behind a C ABI.
+// Parts of libtorch that tch does not bind, behind a C ABI.
 //
 // Every function that can fail returns nullptr when it succeeded, or a message that the
 // caller frees with `ddpo_free`. No exception leaves this file.
@@ -23,7 +23,7 @@ namespace {
 
 char *copy(const char *message) {
   char *out = strdup(message);
-  if (out == nullptr) std::abort(); // out of memory for a few bytes: nothing can be reported any more
+  if (out == nullptr) std::abort(); // out of memory for a few bytes: nothing can be reported
   return out;
 }
 
@@ -93,11 +93,11 @@ char *ddpo_backward(at::Tensor *of, at::Tensor *grad) {
   return guard([&] { of->backward(*grad); });
 }
 
-// `kind` is an at::ScalarType; what was set before goes to `was_enabled` and `was_kind`, for the way back.
+// `kind` is an at::ScalarType; the previous state goes to `was_enabled` and `was_kind`, to be restored.
 char *ddpo_autocast_enter(bool cuda, int kind, bool *was_enabled, int *was_kind) {
   return guard([&] {
     auto device = cuda ? at::kCUDA : at::kCPU;
-    // Casts that were made without gradients, and are held, have no history: what is to be trained is cast anew.
+    // Held casts that were made without gradients have no graph: trained weights are cast again.
     if (at::GradMode::is_enabled()) at::autocast::clear_cache();
     *was_enabled = at::autocast::is_autocast_enabled(device);
     *was_kind = static_cast<int>(at::autocast::get_autocast_dtype(device));
@@ -112,7 +112,7 @@ char *ddpo_autocast_exit(bool cuda, int kind, bool enabled) {
     auto device = cuda ? at::kCUDA : at::kCPU;
     at::autocast::set_autocast_enabled(device, enabled);
     at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(kind));
-    // Weights that were cast within the region; kept any longer they would outlive an optimiser's step.
+    // Weights that were cast within the region; cached any longer they would outlive an update.
     bool last = at::autocast::decrement_nesting() == 0;
     if (last || at::GradMode::is_enabled()) at::autocast::clear_cache();
   });

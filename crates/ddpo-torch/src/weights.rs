@@ -1,8 +1,8 @@
-//! Named tensors in and out of safetensors files, strictly; in from files of `torch.save` as well.
+//! Strict reading and writing of named tensors in safetensors files; `torch.save` files can be read as well.
 //!
-//! A model is built by asking a [`Scope`] for each tensor by name and shape. Behind it stands a [`Store`] that
-//! either reads a file or draws seeded random values, so one constructor serves loading and training from
-//! nothing. [`Store::finish`] then reports every missing, extra and misshapen tensor at once.
+//! Models request each tensor by name and shape from a [`Scope`] of a [`Store`], which either reads a file or
+//! initializes tensors from a seed, so that one constructor serves both loading and training from scratch.
+//! [`Store::finish`] then reports every missing, unexpected and misshapen tensor at once.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,13 +12,15 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
-pub use crate::file::{read_all, read_all_with_metadata, save, save_with_metadata, share_all};
+pub use crate::file::{
+    from_bytes, read_all, read_all_with_metadata, save, save_with_metadata, share_all, to_bytes,
+};
 use crate::pickle::Archive;
 use crate::reader::Reader;
 pub use crate::shards::shard_files;
 use crate::{Error, Result, shards};
 
-/// How a tensor starts when there is no file: torch's own defaults are [`Init::Uniform`] with `1 / sqrt(fan_in)`.
+/// Initialization of a tensor without a file: torch's defaults are [`Init::Uniform`] with `1 / sqrt(fan_in)`.
 #[derive(Clone, Copy, Debug)]
 pub enum Init {
     /// All zero.
@@ -35,12 +37,12 @@ enum Source {
     Files {
         name: String,
         readers: Vec<Reader>,
-        /// Which reader has a tensor; those that were handed out are taken away.
+        /// The reader of each tensor; tensors that were requested are removed.
         unused: BTreeMap<String, usize>,
     },
     Pickled {
         archive: Archive,
-        /// Those that were handed out are taken away.
+        /// Tensors that were requested are removed.
         unused: BTreeSet<String>,
     },
     Random {
@@ -48,13 +50,13 @@ enum Source {
     },
 }
 
-/// What weights can be.
+/// Dtypes of weights.
 const FLOATS: [Kind; 4] = [Kind::Double, Kind::Float, Kind::Half, Kind::BFloat16];
 
 /// The largest finite value of f16.
 const LARGEST_HALF: f64 = 65504.0;
 
-/// Other names under which older files keep a tensor, best first.
+/// Names of a tensor in older files, in order of preference.
 pub type Aliases = fn(&str) -> Vec<String>;
 
 struct Inner {
@@ -63,7 +65,7 @@ struct Inner {
     faults: Vec<String>,
 }
 
-/// Hands out named tensors and keeps account of them.
+/// Provides named tensors and tracks which were requested.
 pub struct Store {
     inner: RefCell<Inner>,
     device: Device,
@@ -73,16 +75,15 @@ pub struct Store {
 }
 
 impl Store {
-    /// Reads from a safetensors file, or from what `torch.save` wrote of a dictionary of tensors; tensors are of
-    /// `kind` on `device`. Of the latter's pickle only what describes tensors is run.
+    /// Reads from a safetensors file, or from a `torch.save` file of a dictionary of tensors; tensors have dtype
+    /// `kind` and are on `device`. Only tensors are unpickled.
     ///
-    /// On the CPU and in the file's own kind they share the file's pages by memory map, copied where something
-    /// writes to them: the file may be replaced or removed meanwhile, but not cut short. Else one tensor after
-    /// the other is read and converted.
+    /// On the CPU and in the file's own dtype, tensors are memory-mapped with copy on write: the file may be replaced
+    /// or removed meanwhile, but not truncated. Otherwise tensors are read and converted one by one.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, [`Error::Damaged`] if its header lies, [`Error::Refused`] if a
-    /// file of `torch.save` holds or claims anything but tensors.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Damaged`] if its header is inconsistent, [`Error::Refused`] if a
+    /// `torch.save` file holds anything but tensors.
     pub fn open(path: &Path, device: Device, kind: Kind) -> Result<Self> {
         if let Some(archive) = Archive::open(path)? {
             let unused = archive.names().into_iter().collect();
@@ -91,11 +92,11 @@ impl Store {
         Ok(Self::of_reader(Reader::open(path)?, device, kind))
     }
 
-    /// As [`open`](Self::open), of the files that an index (`*.safetensors.index.json`) beside them lists.
+    /// Like [`open`](Self::open), for sharded weights with an index (`*.safetensors.index.json`).
     ///
     /// # Errors
-    /// As [`open`](Self::open); [`Error::Damaged`] if the index does not parse or does not agree with its files,
-    /// with every tensor that is not where it says.
+    /// Same as [`open`](Self::open); [`Error::Damaged`] if the index does not parse or does not match its files,
+    /// with every tensor that is not in the listed file.
     pub fn sharded(index: &Path, device: Device, kind: Kind) -> Result<Self> {
         let (readers, unused) = shards::open(index)?;
         let name = index.display().to_string();
@@ -110,16 +111,16 @@ impl Store {
     /// Reads from a safetensors file compiled into the program; `name` appears in errors.
     ///
     /// # Errors
-    /// [`Error::Damaged`] if its header lies.
+    /// [`Error::Damaged`] if its header is inconsistent.
     pub fn embedded(name: &str, bytes: &'static [u8], device: Device, kind: Kind) -> Result<Self> {
         Ok(Self::of_reader(
-            Reader::embedded(name, bytes)?,
+            Reader::of_bytes(name, bytes)?,
             device,
             kind,
         ))
     }
 
-    /// Draws every tensor at random, keyed by `seed` and the tensor's name: the order of asking does not matter.
+    /// Initializes every tensor at random, keyed by `seed` and the tensor's name, so that the order does not matter.
     pub fn random(seed: u64, device: Device, kind: Kind) -> Self {
         Self::new(Source::Random { seed }, device, kind)
     }
@@ -156,7 +157,7 @@ impl Store {
         self
     }
 
-    /// Lets the file have more than the model needs, where `unneeded` says so of the name.
+    /// Allows tensors in the file that the model does not need, where `unneeded` returns true for the name.
     ///
     /// For a part of a larger model: CLIP's image tower in the file of both towers.
     #[must_use]
@@ -165,7 +166,7 @@ impl Store {
         self
     }
 
-    /// The scope of all names.
+    /// The root scope.
     pub fn root(&self) -> Scope<'_> {
         Scope {
             store: self,
@@ -173,7 +174,7 @@ impl Store {
         }
     }
 
-    /// Whether the file has this tensor (always true of a random store).
+    /// Whether the file has this tensor (always true for a random store).
     pub fn contains(&self, name: &str) -> bool {
         match &self.inner.borrow().source {
             Source::Files { unused, .. } => unused.contains_key(name),
@@ -182,12 +183,12 @@ impl Store {
         }
     }
 
-    /// Closes the account: the tensors handed out, by name.
+    /// Returns the tensors that were requested, by name, and checks that nothing is missing or unexpected.
     ///
-    /// Buffers that carry no weights (`position_ids`) may be left over; anything else may not.
+    /// Buffers that are no weights (`position_ids`) may be unused; anything else may not.
     ///
     /// # Errors
-    /// [`Error::Misfit`] with every missing, misshapen and extra tensor.
+    /// [`Error::Misfit`] with every missing, misshapen and unexpected tensor.
     pub fn finish(self) -> Result<BTreeMap<String, Tensor>> {
         let unneeded = self.unneeded;
         let Inner {
@@ -239,7 +240,7 @@ impl Store {
         };
         let tensor = tensor.unwrap_or_else(|fault| {
             faults.push(fault);
-            // The model is never used: `finish` reports the fault. One element has any number of dimensions.
+            // A placeholder, since `finish` reports the fault: one element expands to any shape.
             Tensor::zeros(vec![1; shape.len()], (Kind::Float, Device::Cpu))
         });
         let tensor = tensor.to_device(self.device).to_kind(self.kind);
@@ -247,7 +248,7 @@ impl Store {
         tensor
     }
 
-    /// A tensor of a file, checked; shared with the file if nothing is to be done to it.
+    /// A tensor of a file, checked; memory-mapped if it needs no conversion.
     fn weight(
         &self,
         reader: &Reader,
@@ -278,21 +279,21 @@ impl Store {
     }
 }
 
-/// A place in the tree of names; `&scope / "conv_in"` goes one down.
+/// A prefix of tensor names; `&scope / "conv_in"` appends to it.
 pub struct Scope<'a> {
     store: &'a Store,
     prefix: String,
 }
 
 impl Scope<'_> {
-    /// The tensor `name` below this place.
+    /// The tensor `name` in this scope.
     ///
-    /// On a fault a placeholder comes back and [`Store::finish`] will report it.
+    /// On an error it returns a placeholder, and [`Store::finish`] reports the error.
     pub fn tensor(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
         self.store.fetch(&self.full(name), shape, init)
     }
 
-    /// Whether a tensor of this name is there to be read (always true of a random store).
+    /// Whether there is a tensor of this name (always true for a random store).
     pub fn contains(&self, name: &str) -> bool {
         let full = self.full(name);
         self.store.contains(&full)
@@ -321,7 +322,7 @@ impl<'a, S: std::fmt::Display> std::ops::Div<S> for &Scope<'a> {
     }
 }
 
-/// Whole numbers are no weights: converting them would hide that the file is another one.
+/// Integer tensors are not weights: converting them would hide that it is the wrong file.
 fn floating(name: &str, kind: Kind) -> std::result::Result<(), String> {
     match FLOATS.contains(&kind) {
         true => Ok(()),
@@ -331,8 +332,8 @@ fn floating(name: &str, kind: Kind) -> std::result::Result<(), String> {
     }
 }
 
-/// Refuses a tensor that is no weight of `kind`: whole numbers, values that are not finite, and those that `kind`
-/// cannot hold. [`Store`] asks it of every tensor; what [`read_all`] gives is not asked.
+/// Refuses tensors that are not weights of `kind`: integers, values that are not finite, and values that `kind`
+/// cannot represent. [`Store`] checks every tensor; [`read_all`] does not.
 ///
 /// # Errors
 /// One sentence with `name`, as [`Error::Misfit`] lists them.
@@ -341,12 +342,12 @@ pub fn check_weight(name: &str, tensor: &Tensor, kind: Kind) -> std::result::Res
     check(name, tensor, kind)
 }
 
-/// What is not finite is no weight either, nor what `kind` cannot hold.
+/// Refuses values that are not finite or that `kind` cannot represent.
 fn check(name: &str, tensor: &Tensor, kind: Kind) -> std::result::Result<(), String> {
     if tensor.numel() == 0 {
         return Ok(());
     }
-    // One pass without memory for the answer. NaN goes through to both ends.
+    // One pass without a temporary tensor; NaN propagates to both minimum and maximum.
     let (least, most) = tensor
         .f_aminmax(None, false)
         .map_err(|e| format!("`{name}`: {e}"))?;
@@ -384,7 +385,7 @@ fn draw(seed: u64, name: &str, shape: &[i64], init: Init) -> Tensor {
     Tensor::from_slice(&values).view(shape)
 }
 
-/// FNV-1a, 64 bit: spreads names over seeds; no adversary here.
+/// FNV-1a, 64 bit: hashes names to seeds.
 fn fnv1a(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
         (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)

@@ -211,7 +211,10 @@ fn a_dictionary_in_itself_is_refused() {
         .raw(b")")
         .raw(&vec![0x85; 4_000_000])
         .raw(b".");
-    refused(&archive(&deep.0), "it holds no dictionary of tensors");
+    refused(
+        &archive(&deep.0),
+        "it does not hold a dictionary of tensors",
+    );
 }
 
 #[test]
@@ -262,7 +265,7 @@ fn anything_but_a_dictionary_of_tensors_is_refused() {
     refused(&one(Pickle::dict), "`w` is no tensor");
     refused(
         &archive(&Pickle::new().int(1).raw(b".").0),
-        "no dictionary of tensors",
+        "not hold a dictionary of tensors",
     );
     refused(
         &archive(&[0x80, 4, b'}', b'.']),

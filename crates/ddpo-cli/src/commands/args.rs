@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Source;
 use crate::failure::Exit;
+use crate::models::SamplerName;
 
 /// The whole line.
 #[derive(Parser)]
@@ -186,7 +187,10 @@ pub struct SampleArgs {
     /// Strength of classifier-free guidance; 1 is none
     #[arg(long, default_value_t = 5.0)]
     pub guidance: f64,
-    /// Noise of a step, 0 to 1
+    /// How latents are denoised
+    #[arg(long, value_enum, default_value_t = SamplerName::Ddim)]
+    pub sampler: SamplerName,
+    /// Noise of a step of ddim, 0 to 1
     #[arg(long, default_value_t = 1.0)]
     pub eta: f64,
     /// Of the noise that --latents and --noise do not give

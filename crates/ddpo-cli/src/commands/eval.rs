@@ -29,7 +29,11 @@ pub fn run(args: &EvalArgs) -> Result<Exit> {
     let checkpoint = finished::checkpoint(&args.run, args.epoch)?;
     plan.use_threads();
     let mut model = models::of_plan(&plan, None)?;
-    let sampler = models::sampler(&model.schedule, plan.sampler.n_steps, plan.sampler.eta)?;
+    let sampler = models::sampler(
+        &model.schedule,
+        plan.sampler.n_steps,
+        (&plan.sampler).into(),
+    )?;
     let copies = rewards::copies(&plan.reward, plan.sampler.batch)?;
     let rewards = RewardWorker::new(copies, plan.reward.retry())?;
     let panel = Panel::new(&plan.eval)?;

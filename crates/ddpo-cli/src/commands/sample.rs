@@ -54,7 +54,7 @@ pub fn run(args: &SampleArgs) -> Result<Exit> {
     })?;
     model.latent_shape = latent_shape.to_vec();
     let n_steps = args.steps as usize;
-    let sampler = models::sampler(&model.schedule, n_steps, args.eta)?;
+    let sampler = models::sampler(&model.schedule, n_steps, args.sampler.kind(args.eta))?;
 
     let prompts = numbered(args.prompt.iter().cloned());
     let cond = model
@@ -67,7 +67,7 @@ pub fn run(args: &SampleArgs) -> Result<Exit> {
         cond: &cond,
         sample_ids: &sample_ids,
         // A deterministic step has no log-probability, and the trace then has none.
-        log_prob: (args.eta > 0.0).then_some(LogProb::Mean),
+        log_prob: sampler.require_stochastic().ok().map(|()| LogProb::Mean),
     };
     let noise = noise(args, n_steps, sample_ids.len(), &model.latent_shape)?;
     let mut trace = Trace::default();

@@ -2,7 +2,7 @@
 
 use ddpo_encoder::Rescaling;
 use ddpo_eval::hacking_onset::OnsetRule;
-use ddpo_pocket::content::Questions;
+use ddpo_pocket::content::PromptReader;
 use ddpo_pocket::judge::Role;
 use ddpo_pocket::scene::SCENE_SIDE;
 use ddpo_reward::Aesthetic;
@@ -226,7 +226,7 @@ impl EvalPlan {
                 ));
             }
         }
-        let questions = match Questions::new(Role::HeldOut) {
+        let questions = match PromptReader::new(Role::HeldOut) {
             Ok(questions) => questions,
             Err(error) => return Some(error.to_string()),
         };

@@ -22,7 +22,7 @@ mod rwr;
 mod sections;
 mod services;
 
-pub use ddpo::DdpoPlan;
+pub use ddpo::{BaselineKind, DdpoPlan};
 pub use evals::{EvalPlan, Measure};
 pub use guidance::GuidancePlan;
 pub use layers::Source;

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use ddpo_eval::pixels;
-use ddpo_pocket::content::Examiner;
+use ddpo_pocket::content::PromptScorer;
 use ddpo_pocket::judge::Role;
 use ddpo_reward::{Colourfulness, Images, JpegIncompressibility, Prompt, Reward};
 use tch::Device;
@@ -15,7 +15,7 @@ use crate::rewards::networks;
 pub struct Panel {
     measures: Vec<Measure>,
     jpeg: JpegIncompressibility,
-    judge: Option<Examiner>,
+    judge: Option<PromptScorer>,
     aesthetic: Option<Box<dyn Reward>>,
 }
 
@@ -23,7 +23,7 @@ impl Panel {
     /// With what its measures need.
     pub fn new(plan: &EvalPlan) -> Result<Self> {
         let judged = plan.panel.iter().any(|measure| measure.is_judged());
-        let judge = judged.then(|| Examiner::embedded(Role::HeldOut, Device::Cpu));
+        let judge = judged.then(|| PromptScorer::embedded(Role::HeldOut, Device::Cpu));
         let judge = judge
             .transpose()
             .or_exit(Exit::Data, "the held-out judge")?;
@@ -50,7 +50,7 @@ impl Panel {
         prompts: &[Prompt],
     ) -> anyhow::Result<Vec<Vec<f64>>> {
         let examined = match &self.judge {
-            Some(judge) => Some(judge.examine(images, prompts)?),
+            Some(judge) => Some(judge.score(images, prompts)?),
             None => None,
         };
         let examined = examined.unwrap_or_default();
@@ -71,7 +71,7 @@ impl Panel {
                 Measure::Diversity => pixels::diversity(images),
                 Measure::HeldOutJudge => wide(&examined.log_prob),
                 Measure::HeldOutFirst => {
-                    let first = examined.named_first.iter();
+                    let first = examined.top1.iter();
                     first.map(|&first| f64::from(u8::from(first))).collect()
                 }
             })

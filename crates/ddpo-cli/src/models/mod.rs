@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 use crate::config::{ModelSource, POCKET, Plan, PolicyPlan, Train};
 use crate::failure::{Exit, Failure, OrExit, Result};
 
-pub use sampler::sampler;
+pub use sampler::{SamplerKind, SamplerName, sampler};
 pub use size::Size;
 
 /// What names the revision of a model on the hub.

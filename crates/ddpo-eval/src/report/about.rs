@@ -17,6 +17,17 @@ pub struct About {
     pub against: String,
 }
 
+/// A reward that takes the place of the paper's, which cannot run on the preset.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StandIn {
+    /// What was trained on, such as `colourfulness (Hasler and Süsstrunk 2003)`.
+    pub used: String,
+    /// What it stands in for, such as `the LAION aesthetic score`.
+    pub stands_for: String,
+    /// Why, in a sentence.
+    pub reason: String,
+}
+
 impl About {
     pub(super) fn list(&self) -> Markup {
         let rows = [

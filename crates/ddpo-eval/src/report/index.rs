@@ -3,9 +3,8 @@
 
 use maud::{Markup, html};
 
-use super::{
-    About, StandIn, figure, met_of, notice, other_metrics, page, relative, sheet, verdict_table,
-};
+use super::about::{About, StandIn};
+use super::html::{figure, met_of, notice, other_metrics, page, relative, sheet, verdict_table};
 use crate::Svg;
 use crate::claims::ClaimResult;
 use crate::images::Png;

@@ -1,7 +1,7 @@
-//! The VAE's encoder, set instead of trained.
+//! The VAE's encoder, computed instead of trained.
 //!
-//! Training an autoencoder of this size from nothing takes days on a laptop. What an encoder must do is known,
-//! though: keep the directions in which 8×8 patches differ most. So its weights are *computed*: three stages of
+//! Training an autoencoder of this size from scratch takes days on a laptop. What an encoder must do is known,
+//! though: project 8×8 patches onto the directions in which they differ most. So its weights are *computed*: three stages of
 //! principal components over exact 2×2 blocks, written into an ordinary `AutoencoderKL` encoder whose
 //! convolutions, group norms and SiLUs are arranged to pass them through unchanged. Only the decoder is trained.
 
@@ -44,10 +44,10 @@ pub struct PatchCodec {
 impl PatchCodec {
     /// Fits the components to images.
     ///
-    /// The first stage only gathers 2×2 blocks (12 numbers); the second keeps as many components as the VAE's
-    /// second level has channels; the third keeps the latents, each divided by the square root of its standard
-    /// deviation (between the raw components, whose last ones noise would drown, and whitening, which would
-    /// make them as loud as the first), and all by one number so that their mean square is 1.
+    /// The first stage only gathers 2×2 blocks (12 numbers); the second has as many components as the VAE's
+    /// second level has channels; the third has the latents, each divided by the square root of its standard
+    /// deviation (between the raw components, whose last ones would drown in noise, and whitening, which would
+    /// give them the same variance as the first), and all by one number so that their mean square is 1.
     ///
     /// # Shapes
     /// - `images`: `[n, 3, height, width]` in [-1, 1], f32
@@ -70,7 +70,7 @@ impl PatchCodec {
     /// Writes the stages as a safetensors file.
     ///
     /// # Errors
-    /// What writing reports.
+    /// If writing fails.
     pub fn save(&self, path: &Path) -> Result<()> {
         let names: Vec<[String; 2]> = (0..3)
             .map(|i| ["weight", "bias"].map(|n| format!("stages.{i}.{n}")))
@@ -120,7 +120,7 @@ impl PatchCodec {
             .fold(images.shallow_clone(), |x, stage| stage.forward(&x))
     }
 
-    /// Mean squared error of the best linear reconstruction from the components kept, in dB of a signal of range 2.
+    /// Mean squared error of the best linear reconstruction from these components, in dB of a signal of range 2.
     pub fn linear_psnr(&self, images: &Tensor) -> f64 {
         let latents = self.encode(images).permute([0, 2, 3, 1]);
         let n_latents = latents.size()[3];
@@ -146,7 +146,7 @@ impl PatchCodec {
         10.0 * (4.0 / mse).log10()
     }
 
-    /// Writes the map into the encoder of an `AutoencoderKL` and zeroes what else the encoder has; the decoder stays.
+    /// Writes the map into the encoder of an `AutoencoderKL` and zeroes the encoder's other weights; the decoder is unchanged.
     ///
     /// `tensors` must come from a [`ddpo_model::Vae`] of `config` with four levels and one residual block each.
     pub fn write(&self, tensors: &mut BTreeMap<String, Tensor>, config: &VaeConfig) {

@@ -1,4 +1,4 @@
-//! Training the VAE's decoder on latents of the encoder that was set.
+//! Training of the VAE's decoder on latents of the computed encoder.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,24 +11,24 @@ use tch::{Device, Kind, Tensor};
 use super::Progress;
 use super::batch::compose;
 use super::codec::PatchCodec;
-use super::trainee::{StepArgs, Trainee, learning_rate};
+use super::train_state::{StepArgs, TrainState, learning_rate};
 use crate::Result;
 use crate::scene::Composer;
 
-/// What the training of the decoder is made of.
+/// Hyperparameters of the training of the decoder.
 #[derive(Clone, Debug)]
 pub struct DecoderPlan {
-    /// Scenes seen in all.
+    /// Scenes in total.
     pub samples: u64,
-    /// Scenes an optimiser step.
+    /// Scenes per update.
     pub batch: u64,
     /// Peak learning rate.
     pub lr: f64,
-    /// Share of the steps over which the rate falls to nothing.
+    /// Share of the updates over which the learning rate decays to zero.
     pub decay: f64,
     /// Seed of weights and scenes.
     pub seed: u64,
-    /// Standard deviation of the noise on the latents: what the UNet makes is never exact.
+    /// Standard deviation of the noise on the latents, since the UNet's latents are never exact.
     pub noise: f64,
 }
 
@@ -51,14 +51,14 @@ pub struct DecoderTraining<'a> {
     composer: &'a Composer<'a>,
     codec: &'a PatchCodec,
     decoder: Decoder,
-    trainee: Trainee,
+    train_state: TrainState,
 }
 
 impl<'a> DecoderTraining<'a> {
     /// Random weights, or those of an earlier [`DecoderTraining::save`] at `resume`.
     ///
     /// # Errors
-    /// A checkpoint that does not fit.
+    /// If the checkpoint does not fit.
     pub fn new(
         plan: DecoderPlan,
         composer: &'a Composer<'a>,
@@ -68,30 +68,30 @@ impl<'a> DecoderTraining<'a> {
     ) -> Result<Self> {
         let store = Store::random(plan.seed, Device::Cpu, Kind::Float);
         let decoder = Decoder::new(&store.root(), config);
-        let mut trainee = Trainee::new(&store.finish()?);
+        let mut train_state = TrainState::new(&store.finish()?);
         if let Some(path) = resume {
-            trainee.load(path)?;
+            train_state.load(path)?;
         }
         Ok(Self {
             plan,
             composer,
             codec,
             decoder,
-            trainee,
+            train_state,
         })
     }
 
-    /// Trains to the end of the plan; `observe` may stop it by returning false.
+    /// Trains to the end; `observe` may stop it by returning false.
     ///
     /// # Errors
-    /// What libtorch reports.
+    /// If libtorch fails.
     pub fn run(
         &mut self,
         observe: &mut dyn FnMut(&mut Self, Progress) -> Result<bool>,
     ) -> Result<()> {
         let total = self.plan.samples / self.plan.batch;
-        while self.trainee.step < total {
-            let step = self.trainee.step;
+        while self.train_state.step < total {
+            let step = self.train_state.step;
             let loss = self.loss(step)?;
             loss.backward();
             let lr = learning_rate(self.plan.lr, step, total, 100, self.plan.decay);
@@ -102,7 +102,7 @@ impl<'a> DecoderTraining<'a> {
                 max_grad_norm: 1.0,
                 ema: 0.999,
             };
-            let grad_norm = self.trainee.step(args)?;
+            let grad_norm = self.train_state.step(args)?;
             let loss = loss.double_value(&[]);
             let progress = Progress {
                 step: step + 1,
@@ -142,9 +142,11 @@ impl<'a> DecoderTraining<'a> {
         let images = compose(self.composer, self.plan.seed + 1_000, 0..n).images;
         let latents = self.codec.encode(&images);
         let Self {
-            trainee, decoder, ..
+            train_state,
+            decoder,
+            ..
         } = self;
-        trainee.with_average(|| {
+        train_state.with_average(|| {
             let _guard = tch::no_grad_guard();
             let made = decoder.forward(&latents).clamp(-1.0, 1.0);
             let mse = (made - images)
@@ -160,20 +162,20 @@ impl<'a> DecoderTraining<'a> {
     /// # Errors
     /// A weight that is missing or of another shape; `path` is for the message.
     pub fn start_from(&mut self, weights: &BTreeMap<String, Tensor>, path: &Path) -> Result<()> {
-        self.trainee.start_from(weights, path)
+        self.train_state.start_from(weights, path)
     }
 
-    /// Everything that a restart needs.
+    /// Writes everything that resuming needs.
     ///
     /// # Errors
-    /// What writing reports.
+    /// If writing fails.
     pub fn save(&self, path: &Path) -> Result<()> {
-        self.trainee.save(path)
+        self.train_state.save(path)
     }
 
     /// The averaged weights, under the VAE's names.
     pub fn average(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.trainee.average()
+        self.train_state.average()
     }
 }
 

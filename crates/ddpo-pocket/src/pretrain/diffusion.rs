@@ -1,4 +1,4 @@
-//! Training UNet and text encoder together on the latents of composed scenes.
+//! Joint training of UNet and text encoder on the latents of composed scenes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,21 +11,21 @@ use tch::{Device, Kind, Tensor};
 
 use super::batch::compose;
 use super::codec::PatchCodec;
-use super::trainee::{StepArgs, Trainee, learning_rate};
+use super::train_state::{StepArgs, TrainState, learning_rate};
 use super::{Progress, prefixed};
 use crate::Result;
 use crate::scene::Composer;
 
-/// What the training of the diffusion model is made of.
+/// Hyperparameters of the training of the diffusion model.
 #[derive(Clone, Debug)]
 pub struct DiffusionPlan {
-    /// Scenes seen in all.
+    /// Scenes in total.
     pub samples: u64,
-    /// Scenes an optimiser step.
+    /// Scenes per update.
     pub batch: u64,
     /// Peak learning rate.
     pub lr: f64,
-    /// Share of the steps over which the rate falls to nothing.
+    /// Share of the updates over which the learning rate decays to zero.
     pub decay: f64,
     /// Seed of weights, scenes, timesteps and noise.
     pub seed: u64,
@@ -59,7 +59,7 @@ pub struct DiffusionTraining<'a> {
     text: ClipTextModel,
     schedule: NoiseSchedule,
     loss_weights: Tensor,
-    trainee: Trainee,
+    train_state: TrainState,
 }
 
 /// Weight of the loss at each timestep, f32 `[timesteps]`: for predicted noise, min(snr, γ) / snr.
@@ -72,7 +72,7 @@ impl<'a> DiffusionTraining<'a> {
     /// Random weights, or those of an earlier [`DiffusionTraining::save`] at `resume`.
     ///
     /// # Errors
-    /// A checkpoint that does not fit.
+    /// If the checkpoint does not fit.
     pub fn new(
         plan: DiffusionPlan,
         composer: &'a Composer<'a>,
@@ -84,9 +84,9 @@ impl<'a> DiffusionTraining<'a> {
         let store = Store::random(plan.seed, Device::Cpu, Kind::Float);
         let unet = Unet::new(&(&store.root() / "unet"), &crate::shape::unet())?;
         let text = ClipTextModel::new(&(&store.root() / "text_encoder"), &crate::shape::text())?;
-        let mut trainee = Trainee::new(&store.finish()?);
+        let mut train_state = TrainState::new(&store.finish()?);
         if let Some(path) = resume {
-            trainee.load(path)?;
+            train_state.load(path)?;
         }
         let loss_weights = loss_weights(schedule, plan.min_snr);
         Ok(Self {
@@ -98,18 +98,18 @@ impl<'a> DiffusionTraining<'a> {
             text,
             schedule: schedule.clone(),
             loss_weights,
-            trainee,
+            train_state,
         })
     }
 
-    /// Trains to the end of the plan; `observe` may stop it by returning false.
+    /// Trains to the end; `observe` may stop it by returning false.
     ///
     /// # Errors
-    /// What libtorch reports.
+    /// If libtorch fails.
     pub fn run(&mut self, observe: &mut dyn FnMut(&Self, Progress) -> Result<bool>) -> Result<()> {
         let total = self.plan.samples / self.plan.batch;
-        while self.trainee.step < total {
-            let step = self.trainee.step;
+        while self.train_state.step < total {
+            let step = self.train_state.step;
             let loss = self.loss(step)?;
             loss.backward();
             let lr = learning_rate(self.plan.lr, step, total, 200, self.plan.decay);
@@ -120,7 +120,7 @@ impl<'a> DiffusionTraining<'a> {
                 max_grad_norm: 1.0,
                 ema: 0.999,
             };
-            let grad_norm = self.trainee.step(args)?;
+            let grad_norm = self.train_state.step(args)?;
             let loss = loss.double_value(&[]);
             let progress = Progress {
                 step: step + 1,
@@ -137,7 +137,7 @@ impl<'a> DiffusionTraining<'a> {
         Ok(())
     }
 
-    /// The loss of optimiser step `step`: keyed by it alone, so that a restart goes on exactly.
+    /// The loss of update `step`: its noise is keyed by `step` alone, so that a resumed run is exact.
     fn loss(&self, step: u64) -> Result<Tensor> {
         let DiffusionPlan {
             batch, seed, empty, ..
@@ -180,19 +180,19 @@ impl<'a> DiffusionTraining<'a> {
     /// # Errors
     /// A weight that is missing or of another shape; `path` is for the message.
     pub fn start_from(&mut self, weights: &BTreeMap<String, Tensor>, path: &Path) -> Result<()> {
-        self.trainee.start_from(weights, path)
+        self.train_state.start_from(weights, path)
     }
 
-    /// Everything that a restart needs.
+    /// Writes everything that resuming needs.
     ///
     /// # Errors
-    /// What writing reports.
+    /// If writing fails.
     pub fn save(&self, path: &Path) -> Result<()> {
-        self.trainee.save(path)
+        self.train_state.save(path)
     }
 
     /// The averaged weights of one part (`unet` or `text_encoder`), under their own names.
     pub fn average<'t>(&'t self, part: &'t str) -> impl Iterator<Item = (&'t str, &'t Tensor)> {
-        prefixed(self.trainee.average(), part)
+        prefixed(self.train_state.average(), part)
     }
 }

@@ -10,37 +10,43 @@ use tch::{Device, Kind, Tensor};
 
 use super::Progress;
 use super::batch::compose;
-use super::trainee::{StepArgs, Trainee, learning_rate};
+use super::train_state::{StepArgs, TrainState, learning_rate};
 use crate::judge::{Judge, JudgeConfig};
 use crate::scene::{Composer, Scene};
 use crate::{Error, Result};
 use labels::{activity, color, count, pattern, place, tint};
 
-/// Scenes that have been through the VAE once, kept as bytes.
-pub struct Blurred {
+/// Scenes reconstructed by the VAE, as bytes.
+pub struct Reconstructions {
     /// `[n, 3, 64, 64]`, u8.
     images: Tensor,
     scenes: Vec<Scene>,
 }
 
-impl Blurred {
-    /// The first `n` scenes of the stream of `seed`, encoded and decoded, a few at a time; read from `kept` if that
-    /// file holds just these, else written there.
+impl Reconstructions {
+    /// The first `n` scenes of the stream of `seed`, encoded and decoded, a few at a time; read from `cached` if it
+    /// holds exactly these, else written there.
     ///
     /// # Errors
-    /// What reading and writing reports.
-    pub fn new(composer: &Composer<'_>, vae: &Vae, seed: u64, n: u64, kept: &Path) -> Result<Self> {
+    /// If reading or writing fails.
+    pub fn new(
+        composer: &Composer<'_>,
+        vae: &Vae,
+        seed: u64,
+        n: u64,
+        cached: &Path,
+    ) -> Result<Self> {
         let _guard = tch::no_grad_guard();
         let scenes: Vec<Scene> = (0..n).map(|index| composer.scene(seed, index)).collect();
         let key = Tensor::from_slice(&[digest(&scenes)]);
-        if kept.exists() {
-            let mut file = weights::read_all(kept)?;
+        if cached.exists() {
+            let mut file = weights::read_all(cached)?;
             if file.get("key") == Some(&key) {
                 let images = file
                     .remove("images")
                     .filter(|t| t.size() == [n as i64, 3, 64, 64]);
                 let images = images.ok_or_else(|| Error::Checkpoint {
-                    path: kept.to_owned(),
+                    path: cached.to_owned(),
                     tensor: "images".into(),
                 })?;
                 return Ok(Self { images, scenes });
@@ -57,11 +63,11 @@ impl Blurred {
             );
         }
         let images = Tensor::cat(&images, 0);
-        weights::save(kept, [("images", &images), ("key", &key)])?;
+        weights::save(cached, [("images", &images), ("key", &key)])?;
         Ok(Self { images, scenes })
     }
 
-    /// Some of them, from `first` on, round and round.
+    /// Some of them, from index `first` on, wrapping around.
     fn some(&self, first: u64, n: u64) -> (Tensor, Vec<Scene>) {
         let len = self.scenes.len() as u64;
         let rows: Vec<i64> = (first..first + n).map(|i| (i % len) as i64).collect();
@@ -80,19 +86,19 @@ impl Blurred {
     }
 }
 
-/// FNV-1a of what the scenes are: another mixture, seed or composer makes others.
+/// FNV-1a hash of the scenes, which changes with the mixture, the seed and the composer.
 fn digest(scenes: &[Scene]) -> i64 {
     let text = format!("{scenes:?}");
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     text.bytes().fold(0xcbf2_9ce4_8422_2325, step) as i64
 }
 
-/// What the training of a judge is made of.
+/// Hyperparameters of the training of a judge.
 #[derive(Clone, Debug)]
 pub struct JudgePlan {
-    /// Scenes seen in all.
+    /// Scenes in total.
     pub samples: u64,
-    /// Scenes an optimiser step.
+    /// Scenes per update.
     pub batch: u64,
     /// Peak learning rate.
     pub lr: f64,
@@ -118,42 +124,42 @@ impl Default for JudgePlan {
 pub struct JudgeTraining<'a> {
     plan: JudgePlan,
     composer: &'a Composer<'a>,
-    blurred: &'a Blurred,
+    blurred: &'a Reconstructions,
     judge: Judge,
-    trainee: Trainee,
+    train_state: TrainState,
 }
 
 impl<'a> JudgeTraining<'a> {
     /// Random weights, or those of an earlier [`JudgeTraining::save`] at `resume`.
     ///
     /// # Errors
-    /// A checkpoint that does not fit.
+    /// If the checkpoint does not fit.
     pub fn new(
         plan: JudgePlan,
         composer: &'a Composer<'a>,
-        blurred: &'a Blurred,
+        blurred: &'a Reconstructions,
         config: &JudgeConfig,
         resume: Option<&Path>,
     ) -> Result<Self> {
         let store = Store::random(plan.seed, Device::Cpu, Kind::Float);
         let judge = Judge::new(&store.root(), config);
-        let mut trainee = Trainee::new(&store.finish()?);
+        let mut train_state = TrainState::new(&store.finish()?);
         if let Some(path) = resume {
-            trainee.load(path)?;
+            train_state.load(path)?;
         }
         Ok(Self {
             plan,
             composer,
             blurred,
             judge,
-            trainee,
+            train_state,
         })
     }
 
-    /// Starts from the weights of an earlier judge; heads that it lacks keep their random weights. Returns their names.
+    /// Starts from the weights of an earlier judge; heads that it lacks stay random. Returns their names.
     ///
     /// # Errors
-    /// A weight of another shape, or one beside the heads that is missing; `path` is for the message.
+    /// A weight of another shape, or a missing one that is not a head's; `path` is for the message.
     pub fn start_from(
         &mut self,
         weights: &BTreeMap<String, Tensor>,
@@ -161,20 +167,20 @@ impl<'a> JudgeTraining<'a> {
     ) -> Result<Vec<String>> {
         const NEW: [&str; 4] = ["activity.", "count.", "tint.", "place."];
         let may_lack = |name: &str| NEW.iter().any(|head| name.starts_with(head));
-        self.trainee.start_from_part(weights, path, &may_lack)
+        self.train_state.start_from_part(weights, path, &may_lack)
     }
 
-    /// Trains to the end of the plan; `observe` may stop it by returning false.
+    /// Trains to the end; `observe` may stop it by returning false.
     ///
     /// # Errors
-    /// What libtorch reports.
+    /// If libtorch fails.
     pub fn run(
         &mut self,
         observe: &mut dyn FnMut(&mut Self, Progress) -> Result<bool>,
     ) -> Result<()> {
         let total = self.plan.samples / self.plan.batch;
-        while self.trainee.step < total {
-            let step = self.trainee.step;
+        while self.train_state.step < total {
+            let step = self.train_state.step;
             let loss = self.loss(step)?;
             loss.backward();
             let lr = learning_rate(self.plan.lr, step, total, 100, 0.6);
@@ -185,7 +191,7 @@ impl<'a> JudgeTraining<'a> {
                 max_grad_norm: 5.0,
                 ema: 0.998,
             };
-            let grad_norm = self.trainee.step(args)?;
+            let grad_norm = self.train_state.step(args)?;
             let loss = loss.double_value(&[]);
             let progress = Progress {
                 step: step + 1,
@@ -217,7 +223,7 @@ impl<'a> JudgeTraining<'a> {
         scenes.extend(sharp.scenes);
         let seeds = Seeds::new(seed);
         let images = jitter(&images, seeds, step)?;
-        let verdict = self.judge.forward(&images);
+        let output = self.judge.forward(&images);
         let head = |log_probs: &Tensor, label: fn(&Scene) -> usize| {
             let labels: Vec<i64> = scenes.iter().map(|s| label(s) as i64).collect();
             log_probs.nll_loss_nd(
@@ -227,45 +233,47 @@ impl<'a> JudgeTraining<'a> {
                 -100,
             )
         };
-        // Of two animals each is half of the truth.
+        // Each animal of a pair has a target of one half.
         let entity =
-            head(&verdict.entity, Scene::entity) + head(&verdict.entity, Scene::other_entity);
+            head(&output.entity, Scene::entity) + head(&output.entity, Scene::other_entity);
         Ok(0.5 * entity
-            + 0.2 * head(&verdict.style, |s| s.set().index())
-            + 0.1 * head(&verdict.pattern, pattern)
-            + 0.1 * head(&verdict.color, color)
-            + 0.5 * head(&verdict.activity, activity)
-            + 0.5 * head(&verdict.count, count)
-            + 0.3 * head(&verdict.tint, tint)
-            + 0.2 * head(&verdict.place, place))
+            + 0.2 * head(&output.style, |s| s.set().index())
+            + 0.1 * head(&output.pattern, pattern)
+            + 0.1 * head(&output.color, color)
+            + 0.5 * head(&output.activity, activity)
+            + 0.5 * head(&output.count, count)
+            + 0.3 * head(&output.tint, tint)
+            + 0.2 * head(&output.place, place))
     }
 
-    /// The averaged judge's verdicts, through `f`.
+    /// Runs `f` with the averaged judge.
     pub fn with_average<T>(&mut self, f: impl FnOnce(&Judge) -> T) -> T {
-        let Self { trainee, judge, .. } = self;
-        trainee.with_average(|| {
+        let Self {
+            train_state, judge, ..
+        } = self;
+        train_state.with_average(|| {
             let _guard = tch::no_grad_guard();
             f(judge)
         })
     }
 
-    /// Everything that a restart needs.
+    /// Writes everything that resuming needs.
     ///
     /// # Errors
-    /// What writing reports.
+    /// If writing fails.
     pub fn save(&self, path: &Path) -> Result<()> {
-        self.trainee.save(path)
+        self.train_state.save(path)
     }
 
     /// The averaged weights, by name.
     pub fn average(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.trainee.average()
+        self.train_state.average()
     }
 }
 
 /// Mixes the colour channels a little, changes contrast and brightness, and adds noise, keyed by the step.
 ///
-/// A judge must know an animal in another set's palette, and not stumble over a sampler's grain.
+/// This makes a judge robust to the palette of other sets and to the noise that samplers leave.
 fn jitter(images: &Tensor, seeds: Seeds, step: u64) -> Result<Tensor> {
     let batch = images.size()[0];
     let ids: Vec<u64> = (0..batch as u64).map(|i| step * batch as u64 + i).collect();
@@ -279,9 +287,9 @@ fn jitter(images: &Tensor, seeds: Seeds, step: u64) -> Result<Tensor> {
     Ok(flat.view_as(images) + grain * amount)
 }
 
-/// Labels of a scene, as the heads count them.
+/// Labels of a scene, as class indices of the heads.
 pub mod labels {
-    use crate::scene::{Activity, Color, Pattern, Place, Scene};
+    use crate::scene::{Activity, Color, Location, Pattern, Scene};
 
     /// Index into [`Pattern::ALL`].
     pub fn pattern(scene: &Scene) -> usize {
@@ -312,9 +320,12 @@ pub mod labels {
         tint.map_or(0, |it| 1 + position(&Color::TINTS, &it))
     }
 
-    /// 0 for none, then [`Place::ALL`].
+    /// 0 for none, then [`Location::ALL`].
     pub fn place(scene: &Scene) -> usize {
-        scene.kind.place().map_or(0, |it| 1 + Place::index(it))
+        scene
+            .kind
+            .location()
+            .map_or(0, |it| 1 + Location::index(it))
     }
 
     fn position<T: PartialEq>(all: &[T], one: &T) -> usize {

@@ -1,24 +1,24 @@
-//! How the pocket model came to be: each part trained by this crate, on scenes that it composes.
+//! Training of the pocket model and the judges, on composed scenes.
 
 pub mod batch;
 pub mod codec;
 pub mod decoder;
 pub mod diffusion;
 pub mod judges;
-pub mod trainee;
+pub mod train_state;
 
 use tch::Tensor;
 
-/// Where a training stands.
+/// The progress of a training.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// Optimiser steps taken.
+    /// Updates done.
     pub step: u64,
-    /// Optimiser steps planned.
+    /// Updates planned.
     pub total: u64,
-    /// Scenes an optimiser step.
+    /// Scenes per update.
     pub samples_per_step: u64,
-    /// Loss of the last step.
+    /// Loss of the last update.
     pub loss: f64,
     /// Its learning rate.
     pub lr: f64,
@@ -26,7 +26,7 @@ pub struct Progress {
     pub grad_norm: f64,
 }
 
-/// The tensors whose name starts with `part.`, without it.
+/// The tensors whose name starts with `part.`, with the prefix removed.
 fn prefixed<'t>(
     tensors: impl Iterator<Item = (&'t str, &'t Tensor)>,
     part: &'t str,

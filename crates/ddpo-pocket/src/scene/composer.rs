@@ -1,27 +1,29 @@
-//! The lots that decide what a scene shows.
+//! Sampling of what a scene shows.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Activity, Place};
-use super::{Color, Figure, Ground, Mixture, Part, Pattern, SCENE_SIDE, Scene, SceneKind, Size};
+use super::{Activity, Location};
+use super::{
+    Color, Figure, FigureRole, Ground, Mixture, Pattern, SCENE_SIDE, Scene, SceneKind, Size,
+};
 use crate::artwork::{EntityKind, Pack, Set};
 use crate::error::{Error, Result};
 use crate::prompts::active_animals;
 
-/// Draws scenes by lot from a pack.
+/// Samples scenes from a pack.
 #[derive(Debug)]
 pub struct Composer<'a> {
     pack: &'a Pack,
     mixture: Mixture,
-    /// Entities of each kind that at least one set of weight has.
+    /// Entities of each kind that have a drawing in at least one set with a positive weight.
     kinds: [(f64, Vec<usize>); 3],
-    /// Animals that may be seen doing something, in groups with a weight each.
+    /// Animals that may appear in activities, in weighted groups.
     active: Vec<(f64, Vec<usize>)>,
 }
 
 impl<'a> Composer<'a> {
-    /// A composer of scenes from `pack` in the shares of `mixture`.
+    /// A composer of scenes from `pack`, in the proportions of `mixture`.
     ///
     /// # Errors
     /// [`Error::Mixture`] if a weight or share is out of range, or nothing is left to draw.
@@ -44,7 +46,9 @@ impl<'a> Composer<'a> {
             .iter()
             .any(|(weight, entities)| *weight > 0.0 && entities.is_empty())
         {
-            let reason = "no set of weight has an entity of a kind of weight".to_owned();
+            let reason =
+                "no set with a positive weight has an entity of a kind with a positive weight"
+                    .to_owned();
             return Err(Error::Mixture {
                 field: "sets",
                 reason,
@@ -77,7 +81,7 @@ impl<'a> Composer<'a> {
         {
             return refuse(
                 "activities",
-                "no animal of weight may be seen doing something".into(),
+                "no animal with a positive weight may appear in activities".into(),
             );
         }
         if counting + attributes > 0.0 && self.kinds[0].1.len() < 2 {
@@ -88,17 +92,20 @@ impl<'a> Composer<'a> {
             };
             return refuse(
                 field,
-                "fewer than two training animals have a drawing in a set of weight".into(),
+                "fewer than two training animals have a drawing in a set with a positive weight"
+                    .into(),
             );
         }
         let props = |share: f64, names: &[&'static str]| {
             let lacking = names
                 .iter()
                 .find(|name| share > 0.0 && self.prop(name).is_none());
-            lacking.map(|name| format!("no set of weight has a drawing of the prop `{name}`"))
+            lacking.map(|name| {
+                format!("no set with a positive weight has a drawing of the prop `{name}`")
+            })
         };
         let of_activities = Activity::ALL.map(|it| props(activities, it.props()));
-        let of_places = Place::ALL.map(|it| props(attributes, it.props()));
+        let of_places = Location::ALL.map(|it| props(attributes, it.props()));
         match of_activities.into_iter().chain(of_places).flatten().next() {
             Some(reason) => refuse("sets", reason),
             None => Ok(()),
@@ -110,15 +117,15 @@ impl<'a> Composer<'a> {
         self.pack
     }
 
-    /// The shares that scenes are drawn in.
+    /// The proportions in which scenes are sampled.
     pub fn mixture(&self) -> &Mixture {
         &self.mixture
     }
 
-    /// Draws a scene by lot.
+    /// Samples a scene.
     ///
-    /// Where only single entities have a share no lot is drawn about the kind: their streams are as they were before
-    /// there were other kinds.
+    /// A mixture of single entities only draws no random number for the kind, so that its streams are the same as
+    /// before there were other kinds.
     pub fn sample(&self, rng: &mut ChaCha8Rng) -> Scene {
         let Mixture {
             activities,
@@ -179,12 +186,12 @@ impl<'a> Composer<'a> {
         animals[rng.random_range(0..animals.len())]
     }
 
-    /// An animal that may be seen doing something.
+    /// An animal that may appear in activities.
     pub(super) fn active_animal(&self, rng: &mut ChaCha8Rng) -> usize {
         pick(rng, &self.active)
     }
 
-    /// The prop of that name, if a set of weight has it.
+    /// The prop of that name, if a set with a positive weight has it.
     pub(super) fn prop(&self, name: &str) -> Option<usize> {
         let entities = self.pack.entities().iter();
         let is = |(_, it): &(usize, &crate::artwork::Entity)| {
@@ -199,7 +206,7 @@ impl<'a> Composer<'a> {
         let drawing = self.drawing(entity, rng);
         let size = Size::ALL[rng.random_range(0..Size::ALL.len())];
         let side = size.share() * SCENE_SIDE as f32;
-        // Nearer the middle than the borders allow: the model learns shapes, not places.
+        // Nearer the middle than the borders require: the model learns shapes, not positions.
         let room = 0.35 * (SCENE_SIDE as f32 - side);
         let mut offset = || rng.random_range(-room..=room);
         let center = [0, 1].map(|_| SCENE_SIDE as f32 / 2.0 + offset());
@@ -212,7 +219,7 @@ impl<'a> Composer<'a> {
             side,
             angle: rng.random_range(-10.0f32..=10.0).to_radians(),
             flip: rng.random(),
-            part: Part::Subject,
+            role: FigureRole::Subject,
             tint: None,
         }
     }
@@ -229,7 +236,7 @@ impl<'a> Composer<'a> {
         drawings[rng.random_range(0..drawings.len())]
     }
 
-    /// A drawing of `entity` from `set` if that has one, else from any set of weight.
+    /// A drawing of `entity` from `set` if that has one, else from any set with a positive weight.
     pub(super) fn drawing_like(&self, entity: usize, set: Set, rng: &mut ChaCha8Rng) -> usize {
         match self.pack.drawings_of(entity, set) {
             [] => self.drawing(entity, rng),
@@ -242,20 +249,20 @@ impl<'a> Composer<'a> {
             return Ground::plain(Color::White);
         }
         let pattern = Pattern::ALL[rng.random_range(0..Pattern::ALL.len())];
-        // Plain white has its own share.
+        // Plain white has a share of its own.
         let first = usize::from(pattern == Pattern::Plain);
         let color = Color::GROUNDS[rng.random_range(first..Color::GROUNDS.len())];
         Ground::sample(pattern, color, rng)
     }
 }
 
-/// Whether a set of weight has a drawing of `entity`.
+/// Whether a set with a positive weight has a drawing of `entity`.
 fn has_drawing(pack: &Pack, mixture: &Mixture, entity: usize) -> bool {
     let mut sets = Set::ALL.iter();
     sets.any(|&set| mixture.sets[set.index()] > 0.0 && !pack.drawings_of(entity, set).is_empty())
 }
 
-/// The animals that may be seen doing something.
+/// The animals that may appear in activities.
 fn active(
     pack: &Pack,
     mixture: &Mixture,
@@ -269,7 +276,7 @@ fn active(
     vec![(1.0, kinds[0].1.iter().copied().filter(listed).collect())]
 }
 
-/// An entity: first the group, by weight, then any of it.
+/// An entity: first the group, by weight, then any entity of it.
 fn pick(rng: &mut ChaCha8Rng, groups: &[(f64, Vec<usize>)]) -> usize {
     let weights: Vec<f64> = groups.iter().map(|group| group.0).collect();
     let entities = &groups[weighted(rng, &weights)].1;

@@ -37,16 +37,16 @@ impl Size {
     }
 }
 
-/// What a figure is to its scene.
+/// The role of a figure in its scene.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Part {
+pub enum FigureRole {
     /// What the scene is about: captions name it and judges count it.
     Subject,
-    /// What it does something with, or where it is: a bicycle, a tree.
+    /// What a subject uses or stands next to: a bicycle, a tree.
     Prop,
 }
 
-/// One drawing, and where and how it stands.
+/// One drawing with its position, size and transformation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
     /// Index into [`Pack::entities`](crate::artwork::Pack::entities).
@@ -65,8 +65,8 @@ pub struct Figure {
     pub angle: f32,
     /// Mirrored left to right.
     pub flip: bool,
-    /// What it is to its scene.
-    pub part: Part,
+    /// Its role in the scene.
+    pub role: FigureRole,
     /// A colour that replaces the drawing's own hues.
     pub tint: Option<Color>,
 }
@@ -120,7 +120,7 @@ impl Figure {
 }
 
 /// A premultiplied colour in the hue of `tint`: white is all tint, black a fifth of it, what is between nearer white
-/// (a square root), since most drawings are darker than the colour they are to be called by.
+/// (a square root), since most drawings are darker than the colour that they are named by.
 fn tinted([r, g, b, alpha]: [f32; 4], tint: Color) -> [f32; 4] {
     let luma = (0.299 * r + 0.587 * g + 0.114 * b) / alpha;
     let share = alpha / 255.0 * (0.2 + 0.8 * luma.min(1.0).sqrt());

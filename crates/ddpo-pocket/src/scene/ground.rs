@@ -1,4 +1,4 @@
-//! What lies behind the figures.
+//! The background of a scene.
 
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -116,7 +116,7 @@ impl Pattern {
         Self::Noisy,
     ];
 
-    /// The word for it in captions; none for plain.
+    /// The word for it in captions; `None` for plain.
     pub fn word(self) -> Option<&'static str> {
         match self {
             Self::Plain => None,

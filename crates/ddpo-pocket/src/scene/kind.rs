@@ -12,12 +12,12 @@ pub enum SceneKind {
     Activity(Activity),
     /// Two to eight of one animal.
     Several,
-    /// One entity in a colour that is not its own.
+    /// One entity in an unusual colour.
     Tinted(Color),
     /// Two animals side by side, of different kinds.
     Pair,
-    /// One animal or some, somewhere.
-    Place(Place),
+    /// One or several animals in a location.
+    Location(Location),
 }
 
 impl SceneKind {
@@ -29,7 +29,7 @@ impl SceneKind {
         }
     }
 
-    /// The colour that the subject has instead of its own.
+    /// The subject's colour, if it is an unusual one.
     pub fn tint(self) -> Option<Color> {
         match self {
             Self::Tinted(color) => Some(color),
@@ -38,15 +38,15 @@ impl SceneKind {
     }
 
     /// Where the subject is.
-    pub fn place(self) -> Option<Place> {
+    pub fn location(self) -> Option<Location> {
         match self {
-            Self::Place(place) => Some(place),
+            Self::Location(location) => Some(location),
             _ => None,
         }
     }
 }
 
-/// What an animal can be seen doing: the paper's three activities (appendix D.6).
+/// What an animal can be doing: the paper's three activities (appendix D.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activity {
     /// With a plate, a sponge and bubbles.
@@ -66,7 +66,7 @@ impl Activity {
         self as usize
     }
 
-    /// Its words, as the paper's code has them first, as its text has them last.
+    /// Its wording: first that of the paper's code, last that of its text.
     pub fn phrases(self) -> &'static [&'static str] {
         match self {
             Self::Dishes => &["washing the dishes", "washing dishes"],
@@ -85,25 +85,25 @@ impl Activity {
     }
 }
 
-/// Where animals can be, beside on a ground: in DPOK's prompts (the paper's appendix C).
+/// Where animals can be other than on a plain ground: from DPOK's prompts (the paper's appendix C).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Place {
-    /// On green, before trees.
+pub enum Location {
+    /// On green, with trees behind.
     Park,
     /// On the full moon, in the dark.
     Moon,
 }
 
-impl Place {
-    /// Every place.
+impl Location {
+    /// Every location.
     pub const ALL: [Self; 2] = [Self::Park, Self::Moon];
 
-    /// Position in [`Place::ALL`].
+    /// Position in [`Location::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// Its words.
+    /// Its wording.
     pub fn phrase(self) -> &'static str {
         match self {
             Self::Park => "in the park",
@@ -121,7 +121,7 @@ impl Place {
 }
 
 impl Color {
-    /// The colours that a subject can have instead of its own: those of the grounds that are a hue.
+    /// The colours that a subject can be tinted with: the ground colours that are a hue.
     pub const TINTS: [Self; 7] = [
         Self::Red,
         Self::Orange,

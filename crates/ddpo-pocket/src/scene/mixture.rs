@@ -1,10 +1,10 @@
-//! In which shares scenes are drawn.
+//! The proportions in which scenes are sampled.
 
 use crate::error::{Error, Result};
 
-/// How often what is drawn. Shares and weights need not sum to one where they are relative.
+/// The proportions in which scenes are sampled. Relative weights need not sum to one.
 ///
-/// Scenes that are neither an activity, nor a count, nor an attribute or pair show one entity on a ground.
+/// Scenes without an activity, a count, an attribute or a pair show a single entity.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mixture {
     /// Relative weight of the training animals, all together.
@@ -14,11 +14,11 @@ pub struct Mixture {
     /// Relative weight of the objects, all together.
     pub objects: f64,
     /// Relative weight of each set, in the order of [`Set::ALL`](crate::artwork::Set::ALL), among those that have the entity.
-    /// A judge that must see other drawings than the model takes other sets.
+    /// Judges are trained on other sets than each other.
     pub sets: [f64; 7],
-    /// Share of scenes in which an animal does something with its prop.
+    /// Share of scenes with an activity.
     pub activities: f64,
-    /// Whether any animal may be seen doing something, unseen ones too, or only those two thirds of the training
+    /// Whether all animals, including unseen ones, may appear in activities, or only those two thirds of the training
     /// animals that [`prompts::active_animals`](crate::prompts::active_animals) lists.
     pub all_animals_active: bool,
     /// Share of scenes with two to eight of one training animal.
@@ -27,7 +27,7 @@ pub struct Mixture {
     pub attributes: f64,
     /// Share of scenes on plain white; the rest is drawn from all other grounds.
     pub plain_white: f64,
-    /// Share of captions of single entities that name the entity and nothing else.
+    /// Share of captions of single entities that only name the entity.
     pub plain_caption: f64,
 }
 
@@ -45,7 +45,7 @@ impl Default for Mixture {
 }
 
 impl Mixture {
-    /// Single entities and nothing else, the world's first step: the shipped codec, VAE and UNet come from it.
+    /// Single entities only: the mixture of the first training stage of the shipped codec, VAE and UNet.
     ///
     /// Training animals 60 %, unseen animals and objects 20 % each; white 37.5 %, where JPEG sizes
     /// are smallest; plain captions 55 %, so that the model stays multi-modal on bare names.
@@ -78,12 +78,12 @@ impl Mixture {
         let sets = self.sets.map(|weight| ("sets", weight));
         for (field, weight) in kinds.into_iter().chain(sets) {
             if !weight.is_finite() || weight < 0.0 {
-                let reason = format!("{weight} is no weight: expected a number from 0");
+                let reason = format!("{weight} is not a weight: expected a number from 0");
                 return Err(Error::Mixture { field, reason });
             }
         }
         if kinds.iter().all(|(_, weight)| *weight == 0.0) {
-            let reason = "all kinds of entities weigh nothing".to_owned();
+            let reason = "all kinds of entities have weight zero".to_owned();
             return Err(Error::Mixture {
                 field: "animals",
                 reason,
@@ -98,13 +98,13 @@ impl Mixture {
         ];
         for (field, share) in shares {
             if !(0.0..=1.0).contains(&share) {
-                let reason = format!("{share} is no share: expected 0 to 1");
+                let reason = format!("{share} is not a share: expected 0 to 1");
                 return Err(Error::Mixture { field, reason });
             }
         }
         if self.single() < -1e-9 {
             let reason = format!(
-                "activities {}, counting {} and attributes {} are more than all scenes",
+                "activities {}, counting {} and attributes {} add up to more than 1",
                 self.activities, self.counting, self.attributes
             );
             let field = "activities";

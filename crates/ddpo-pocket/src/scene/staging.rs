@@ -1,20 +1,20 @@
-//! Where figures stand in scenes of more than one.
+//! Layout of scenes with several figures.
 
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Activity, Color, Composer, Figure, Ground, Part, Pattern, Place};
+use super::{Activity, Color, Composer, Figure, FigureRole, Ground, Location, Pattern};
 use super::{SCENE_SIDE, Scene, SceneKind, Size};
 use crate::artwork::Set;
 
 const SIDE: f32 = SCENE_SIDE as f32;
 
-/// Where a prop stands: name, middle, side; in pixels of a scene that faces left.
+/// Position of a prop: name, centre, side; in pixels of a scene that faces left.
 type Stand = (&'static str, [f32; 2], f32);
 
 impl Activity {
-    /// Middle and side of the animal, and what stands before it, in painting order.
+    /// Centre and side of the animal, and the props in front of it, in painting order.
     fn staging(self) -> ([f32; 2], f32, &'static [Stand]) {
         match self {
             Self::Dishes => (
@@ -41,7 +41,7 @@ impl Activity {
 }
 
 impl Composer<'_> {
-    /// An animal doing something: its props keep their places about it, the whole is mirrored, shifted and scaled.
+    /// An animal in an activity: its props stay at fixed positions around it; the whole is mirrored, shifted and scaled.
     pub(super) fn activity(&self, rng: &mut ChaCha8Rng) -> Scene {
         let activity = Activity::ALL[rng.random_range(0..Activity::ALL.len())];
         let entity = self.active_animal(rng);
@@ -49,7 +49,7 @@ impl Composer<'_> {
         let set = self.pack().drawings()[drawing].set;
         let (center, side, stands) = activity.staging();
         let mut figures = vec![placed(
-            self.actor(drawing, Part::Subject),
+            self.actor(drawing, FigureRole::Subject),
             center,
             side,
             rng,
@@ -57,7 +57,12 @@ impl Composer<'_> {
         for (name, center, side) in stands {
             let prop = self.prop(name).expect("the constructor found the prop");
             let drawing = self.drawing_like(prop, set, rng);
-            figures.push(placed(self.actor(drawing, Part::Prop), *center, *side, rng));
+            figures.push(placed(
+                self.actor(drawing, FigureRole::Prop),
+                *center,
+                *side,
+                rng,
+            ));
         }
         whole(&mut figures, rng);
         Scene {
@@ -67,10 +72,10 @@ impl Composer<'_> {
         }
     }
 
-    /// Two to eight of one drawing on a grid, each cell left or taken by lot.
+    /// Two to eight of one drawing, in random cells of a grid.
     pub(super) fn several(&self, rng: &mut ChaCha8Rng) -> Scene {
         let n = rng.random_range(2..=8);
-        // A grid no larger than needed would tell few from many by their size alone.
+        // With the smallest possible grid, the size of the figures alone would tell the count.
         let roomy = n <= 4 && rng.random_bool(0.4);
         let cells = if n > 4 || roomy { 3 } else { 2 };
         let figures = self.crowd(self.animal(rng), n, cells, [0.0, 0.0, SIDE, SIDE], rng);
@@ -96,7 +101,7 @@ impl Composer<'_> {
         let figures = [(drawing, 17.0), (other, 47.0)].map(|(drawing, x)| {
             let y = 34.0 + rng.random_range(-6.0..=6.0);
             let side = rng.random_range(29.0..=35.0);
-            placed(self.actor(drawing, Part::Subject), [x, y], side, rng)
+            placed(self.actor(drawing, FigureRole::Subject), [x, y], side, rng)
         });
         let mut figures = figures.to_vec();
         if rng.random() {
@@ -109,7 +114,7 @@ impl Composer<'_> {
         }
     }
 
-    /// One to four of an animal on green, before trees.
+    /// One to four of an animal on green, with trees behind.
     pub(super) fn park(&self, rng: &mut ChaCha8Rng) -> Scene {
         let n = rng.random_range(1..=4);
         let entity = self.animal(rng);
@@ -119,7 +124,12 @@ impl Composer<'_> {
             let drawing = self.drawing(tree, rng);
             let center = [x + rng.random_range(-4.0..=4.0), 15.0];
             let side = rng.random_range(22.0..=30.0);
-            figures.push(placed(self.actor(drawing, Part::Prop), center, side, rng));
+            figures.push(placed(
+                self.actor(drawing, FigureRole::Prop),
+                center,
+                side,
+                rng,
+            ));
         }
         let (cells, below) = match n {
             1 => (1, [12.0, 22.0, 40.0, 40.0]),
@@ -128,7 +138,7 @@ impl Composer<'_> {
         figures.extend(self.crowd(entity, n, cells, below, rng));
         let pattern = [Pattern::Plain, Pattern::Gradient, Pattern::Noisy][rng.random_range(0..3)];
         Scene {
-            kind: SceneKind::Place(Place::Park),
+            kind: SceneKind::Location(Location::Park),
             figures,
             ground: Ground::sample(pattern, Color::Green, rng),
         }
@@ -143,8 +153,13 @@ impl Composer<'_> {
         let drawing = self.drawing(self.animal(rng), rng);
         let x = 32.0 + rng.random_range(-5.0..=5.0);
         let figures = vec![
-            placed(self.actor(moon, Part::Prop), [32.0, 52.0], 58.0, rng),
-            placed(self.actor(drawing, Part::Subject), [x, 22.0], 34.0, rng),
+            placed(self.actor(moon, FigureRole::Prop), [32.0, 52.0], 58.0, rng),
+            placed(
+                self.actor(drawing, FigureRole::Subject),
+                [x, 22.0],
+                34.0,
+                rng,
+            ),
         ];
         let color = if rng.random_bool(0.7) {
             Color::Black
@@ -153,7 +168,7 @@ impl Composer<'_> {
         };
         let pattern = [Pattern::Plain, Pattern::Gradient, Pattern::Dotted][rng.random_range(0..3)];
         Scene {
-            kind: SceneKind::Place(Place::Moon),
+            kind: SceneKind::Location(Location::Moon),
             figures,
             ground: Ground::sample(pattern, color, rng),
         }
@@ -172,7 +187,7 @@ impl Composer<'_> {
         let mut free: Vec<usize> = (0..cells * cells).collect();
         free.shuffle(rng);
         free.truncate(n);
-        free.sort_unstable(); // the lower stand before the upper
+        free.sort_unstable(); // lower figures are painted in front of upper ones
         let [across, down] = [width, height].map(|length| length / cells as f32);
         let side = across.min(down) * rng.random_range(0.82..=1.0);
         let place = |cell: usize| {
@@ -184,14 +199,14 @@ impl Composer<'_> {
             let center = [at(left, across, column), at(top, down, row)];
             Figure {
                 flip: rng.random(),
-                ..placed(self.actor(drawing, Part::Subject), center, side, rng)
+                ..placed(self.actor(drawing, FigureRole::Subject), center, side, rng)
             }
         };
         free.into_iter().map(place).collect()
     }
 
-    /// A figure of `drawing` that has no place yet.
-    fn actor(&self, drawing: usize, part: Part) -> Figure {
+    /// A figure of `drawing` without a position yet.
+    fn actor(&self, drawing: usize, role: FigureRole) -> Figure {
         let entry = &self.pack().drawings()[drawing];
         let set: Set = entry.set;
         Figure {
@@ -203,13 +218,13 @@ impl Composer<'_> {
             side: SIDE,
             angle: 0.0,
             flip: false,
-            part,
+            role,
             tint: None,
         }
     }
 }
 
-/// The figure at about this place, of about this side, turned a little.
+/// The figure near this position, of about this side, slightly rotated.
 fn placed(figure: Figure, center: [f32; 2], side: f32, rng: &mut ChaCha8Rng) -> Figure {
     let center = center.map(|at| at + rng.random_range(-1.5f32..=1.5));
     Figure {
@@ -236,7 +251,7 @@ fn whole(figures: &mut [Figure], rng: &mut ChaCha8Rng) {
     }
 }
 
-/// Left becomes right.
+/// Mirrors left and right.
 fn mirror(figure: &mut Figure) {
     figure.center[0] = SIDE - figure.center[0];
     figure.flip = !figure.flip;

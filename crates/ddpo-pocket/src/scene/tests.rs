@@ -2,6 +2,7 @@ mod composed;
 
 use super::*;
 use crate::artwork::EntityKind;
+use crate::caption;
 use crate::error::{Error, Result};
 
 const N: u64 = 20_000;

@@ -1,4 +1,4 @@
-//! Every word of the pocket world, of what it draws now and of what it may be asked to draw.
+//! Every word of the pocket world: of its scenes, and of prompts beyond them.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::artwork::Set;
 use crate::caption::plural;
 use crate::scene::{Color, Pattern, Size};
 
-/// What a scene can be said to be made of, beside names, styles, colours and patterns.
+/// Words of captions other than names, styles, colours and patterns.
 const SCENE_WORDS: &str = "a an the of on in and with picture background \
      one two three four five six seven eight nine ten";
 
@@ -21,7 +21,7 @@ const PAPER_WORDS: &str = "washing dishes riding bike playing chess pawn plate s
 const WEBSITE_WORDS: &str = "capybara snail robot apple sandwich shoebill doing laundry \
      basketball driving taking exam fishing lake typing keyboard sewing clothes eating soccer";
 
-/// Words that say in other ways what scenes show.
+/// Synonyms for what scenes show.
 const SPARE_WORDS: &str = "brown photo drawing emoji image animal animals many";
 
 /// Every word that is one token, lower case.

@@ -1,18 +1,18 @@
 //! The part of Python's pickle machine that `torch.save` needs for a dictionary of tensors.
 //!
-//! A pickle is a program. This one can build tuples, dictionaries and descriptions of tensors, and calls nothing:
-//! a global is one of the names in [`Global`] or the file is refused. Protocol 2, which `torch.save` writes;
-//! no other opcode is known. Every opcode makes at most one value, values are handles into one arena, and a
-//! dictionary holds only what is younger than itself: memory stays within a small multiple of the pickle's
+//! A pickle is a program. This interpreter builds tuples, dictionaries and descriptions of tensors, and calls nothing:
+//! globals other than the names in [`Global`] are refused. It knows the opcodes of protocol 2, which `torch.save`
+//! writes, and no others. Every opcode makes at most one value, values are handles into one arena, and a
+//! dictionary only holds values that are younger than itself: memory stays within a small multiple of the pickle's
 //! length, and nothing can refer to itself.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::value::{Cell, Claim, Global, Value};
 
-/// Most dimensions of a tensor. What is copied from the arena has a bound, for a pickle may name one value often.
+/// Maximum number of dimensions. Copies from the arena are bounded, since a pickle may reference a value repeatedly.
 const MAX_DIMENSIONS: usize = 8;
-/// Longest name of a storage; torch counts them.
+/// Longest name of a storage; torch numbers them.
 const MAX_KEY: usize = 32;
 
 struct Machine<'a> {
@@ -182,8 +182,9 @@ impl Machine<'_> {
 
     fn global(&mut self) -> Outcome<()> {
         let (module, name) = (self.line()?, self.line()?);
-        let global = Global::find(&module, &name)
-            .ok_or_else(|| format!("it names the global `{module}.{name}`, which is no tensor"))?;
+        let global = Global::find(&module, &name).ok_or_else(|| {
+            format!("it names the global `{module}.{name}`, which is not one of tensors")
+        })?;
         self.stack.push(Value::Global(global));
         Ok(())
     }
@@ -199,7 +200,7 @@ impl Machine<'_> {
         let key = self.memo_key(opcode)?;
         match self.stack.last() {
             None | Some(Value::Mark) => {
-                Err("its pickle keeps a value that is not there".to_owned())
+                Err("its pickle memoizes a value that is not there".to_owned())
             }
             Some(value) => {
                 self.memo.insert(key, *value);
@@ -212,7 +213,7 @@ impl Machine<'_> {
         let key = self.memo_key(opcode)?;
         let value = self.memo.get(&key).copied();
         self.stack.push(
-            value.ok_or_else(|| format!("its pickle asks for value {key}, which it never kept"))?,
+            value.ok_or_else(|| format!("its pickle reads memo {key}, which it never wrote"))?,
         );
         Ok(())
     }
@@ -227,21 +228,21 @@ impl Machine<'_> {
     fn tuple(&self, value: Value) -> Outcome<&[Value]> {
         match self.cell(value) {
             Some(Cell::Tuple(items)) => Ok(items),
-            _ => Err("a value that should be a tuple is none".to_owned()),
+            _ => Err("a value that should be a tuple is not".to_owned()),
         }
     }
 
     fn string(&self, value: Value) -> Outcome<&str> {
         match self.cell(value) {
             Some(Cell::Text(text)) => Ok(text),
-            _ => Err("a value that should be a text is none".to_owned()),
+            _ => Err("a value that should be a string is not".to_owned()),
         }
     }
 
     fn ints(&self, value: Value) -> Outcome<Vec<i64>> {
         let int = |value: &Value| match value {
             Value::Int(n) => Ok(*n),
-            _ => Err("a size that is no integer".to_owned()),
+            _ => Err("a size that is not an integer".to_owned()),
         };
         let sizes = self.tuple(value)?;
         if sizes.len() > MAX_DIMENSIONS {
@@ -253,7 +254,7 @@ impl Machine<'_> {
     /// Puts pairs of key and value into the dictionary on top of the stack.
     fn fill(&mut self, items: &[Value]) -> Outcome<()> {
         let Some(Value::Heap(at)) = self.stack.last().copied() else {
-            return Err("its pickle fills what is no dictionary".to_owned());
+            return Err("its pickle sets items of a value that is not a dictionary".to_owned());
         };
         if !items.len().is_multiple_of(2) {
             return Err("its pickle has a key without a value".to_owned());
@@ -268,7 +269,7 @@ impl Machine<'_> {
             }
         }
         let Cell::Dict(pairs) = &mut self.arena[at] else {
-            return Err("its pickle fills what is no dictionary".to_owned());
+            return Err("its pickle sets items of a value that is not a dictionary".to_owned());
         };
         pairs.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
         Ok(())
@@ -278,14 +279,14 @@ impl Machine<'_> {
     fn persistent(&mut self) -> Outcome<()> {
         let id = self.pop()?;
         let &[tag, kind, key, location, n] = self.tuple(id)? else {
-            return Err("a storage is described by other than five values".to_owned());
+            return Err("the description of a storage does not have five values".to_owned());
         };
         let (Value::Global(Global::Storage(kind)), Value::Int(n)) = (kind, n) else {
             return Err("a storage without type or size".to_owned());
         };
         self.string(location)?;
         if self.string(tag)? != "storage" {
-            return Err("a persistent value that is no storage".to_owned());
+            return Err("a persistent value that is not a storage".to_owned());
         }
         let key = self.string(key)?;
         if key.len() > MAX_KEY {
@@ -301,7 +302,7 @@ impl Machine<'_> {
         match function {
             Value::Global(Global::OrderedDict) => {
                 if !self.tuple(arguments)?.is_empty() {
-                    return Err("an OrderedDict that is made from something".to_owned());
+                    return Err("an OrderedDict with arguments".to_owned());
                 }
                 self.make(Cell::Dict(Vec::new()));
             }
@@ -309,7 +310,7 @@ impl Machine<'_> {
                 let claim = self.rebuilt(arguments)?;
                 self.make(Cell::Tensor(claim));
             }
-            _ => return Err("it calls what is no function of tensors".to_owned()),
+            _ => return Err("it calls a function that is not one of tensors".to_owned()),
         }
         Ok(())
     }
@@ -317,7 +318,7 @@ impl Machine<'_> {
     /// `(storage, offset, size, stride, requires_grad, backward_hooks)`, hooks empty.
     fn rebuilt(&self, arguments: Value) -> Outcome<Claim> {
         let &[storage, offset, shape, strides, _, hooks] = self.tuple(arguments)? else {
-            return Err("a tensor is described by other than six values".to_owned());
+            return Err("the description of a tensor does not have six values".to_owned());
         };
         let (Some(Cell::Storage { key, kind, n }), Value::Int(offset)) =
             (self.cell(storage), offset)
@@ -338,7 +339,7 @@ impl Machine<'_> {
         })
     }
 
-    /// Only `_metadata`, the versions that `state_dict()` notes on its dictionary: read over.
+    /// Only `_metadata`, the versions that `state_dict()` records on its dictionary: ignored.
     fn build(&mut self) -> Outcome<()> {
         let state = self.pop()?;
         let is_metadata = match self.cell(state) {
@@ -356,7 +357,7 @@ impl Machine<'_> {
 
     fn named(&self, result: Value) -> Outcome<BTreeMap<String, Claim>> {
         let Some(Cell::Dict(pairs)) = self.cell(result) else {
-            return Err("it holds no dictionary of tensors".to_owned());
+            return Err("it does not hold a dictionary of tensors".to_owned());
         };
         let mut named = BTreeMap::new();
         for &(key, value) in pairs {

@@ -1,10 +1,10 @@
-//! Weights that were published only as `torch.save` wrote them: tensors are admitted and nothing else.
+//! Weights that were only published as `torch.save` files: only tensors are admitted.
 //!
 //! Such a file (`.pth`, `.pt`, `.bin`) is a zip archive with a pickle, `data.pkl`, and the bytes of each storage as an
-//! entry of their own. `torch.load(weights_only=True)` is the model for what is let through; no crate does
-//! that: candle's reader wants all of candle and skips what it does not know, the others describe any pickle.
-//! Nothing is unpacked here: the entries lie in the file as they are, and every claim of
-//! the pickle about them is compared with the archive before a byte of a tensor is read.
+//! entry of their own. What is admitted follows `torch.load(weights_only=True)`; no crate does
+//! that: candle's reader needs all of candle and skips what it does not know, others parse any pickle.
+//! Entries are stored uncompressed, and every statement of the pickle about them is checked against the archive
+//! before a byte of a tensor is read.
 
 mod machine;
 mod value;
@@ -24,26 +24,26 @@ use crate::{Error, Result};
 
 /// The first bytes of every zip archive.
 const MAGIC: &[u8] = b"PK\x03\x04";
-/// The first bytes of what torch wrote before 1.6: pickles one after another, and no archive.
+/// The first bytes of files by torch before 1.6: a sequence of pickles without an archive.
 const OLD_MAGIC: &[u8] = &[0x80, 2, 0x8a, 0x0a];
-/// The longest pickle that is run: a tensor takes about 100 bytes of it.
+/// Longest pickle that is interpreted: a tensor takes about 100 bytes of it.
 const MAX_PICKLE: u64 = 4 << 20;
 
-/// An opened file and where each tensor lies in it; every claim was checked against the file.
+/// An opened file and the position of each tensor in it, all checked against the file.
 pub(crate) struct Archive {
-    /// What errors call it.
+    /// Name in errors.
     pub(crate) name: String,
     file: File,
-    tensors: BTreeMap<String, Place>,
+    tensors: BTreeMap<String, StoredTensor>,
 }
 
-struct Place {
+struct StoredTensor {
     claim: Claim,
     bytes: Range<u64>,
 }
 
 impl Archive {
-    /// Reads directory and pickle; nothing if the file is no archive. Takes no memory for tensors.
+    /// Reads the directory and the pickle; `None` if the file is not an archive. Takes no memory for tensors.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read, [`Error::Refused`] if it holds anything but tensors.
@@ -88,7 +88,7 @@ impl Archive {
     /// `shape` is the only one accepted; the error is a sentence that names the tensor.
     pub(crate) fn tensor(&self, name: &str, shape: &[i64]) -> std::result::Result<Tensor, String> {
         let place = self.tensors.get(name);
-        let Place { claim, bytes } = place.ok_or_else(|| format!("`{name}` is missing"))?;
+        let StoredTensor { claim, bytes } = place.ok_or_else(|| format!("`{name}` is missing"))?;
         if claim.shape != shape {
             return Err(format!(
                 "`{name}` has shape {:?}, expected {shape:?}",
@@ -112,7 +112,7 @@ type Zip<'a> = ZipArchive<BufReader<&'a File>>;
 fn read(
     file: BufReader<&File>,
     n_bytes: u64,
-) -> std::result::Result<BTreeMap<String, Place>, String> {
+) -> std::result::Result<BTreeMap<String, StoredTensor>, String> {
     let mut archive = ZipArchive::new(file).map_err(|e| format!("its archive is damaged: {e}"))?;
     let entries = entries(&mut archive, n_bytes)?;
     let (root, pickle) = pickle(&mut archive, &entries)?;
@@ -126,12 +126,12 @@ fn read(
         let entry = entries.get(&format!("{root}data/{}", claim.storage));
         let entry = entry.ok_or_else(|| format!("`{name}` has no data in the archive"))?;
         let bytes = within(&claim, entry).map_err(|reason| format!("`{name}` {reason}"))?;
-        tensors.insert(name, Place { claim, bytes });
+        tensors.insert(name, StoredTensor { claim, bytes });
     }
     Ok(tensors)
 }
 
-/// Where the bytes of each entry lie: stored as they are, each within the file, no name twice.
+/// The position of each entry: uncompressed, within the file, no name twice.
 fn entries(
     archive: &mut Zip<'_>,
     n_bytes: u64,
@@ -149,7 +149,7 @@ fn entries(
         }
         let end = entry.data_start().checked_add(entry.size());
         let Some(end) = end.filter(|end| *end <= n_bytes) else {
-            return Err(format!("`{name}` lies beyond the end of the file"));
+            return Err(format!("`{name}` is beyond the end of the file"));
         };
         let range = entry.data_start()..end;
         if entries.insert(name.clone(), range).is_some() {
@@ -217,7 +217,7 @@ fn within(claim: &Claim, entry: &Range<u64>) -> std::result::Result<Range<u64>, 
     if shape.len() != strides.len() || !no_negative || claim.offset < 0 {
         return Err(impossible());
     }
-    // Strides of zero would make any shape out of one element: no more elements than are stored.
+    // Strides of zero would allow any shape from one element: there may be no more elements than are stored.
     let n = shape.iter().try_fold(1_i64, |n, &d| n.checked_mul(d));
     let span = shape
         .iter()

@@ -1,4 +1,4 @@
-//! What the values of a pickle can be.
+//! Values of a pickle.
 
 use tch::Kind;
 
@@ -34,23 +34,23 @@ impl Global {
     }
 }
 
-/// Where a tensor's elements lie, as the pickle claims.
+/// The storage and layout of a tensor, as the pickle states them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
     /// Name of the storage: the entry `data/KEY` of the archive.
     pub storage: String,
-    /// Of each element.
+    /// Dtype of each element.
     pub kind: Kind,
     /// Elements in the storage.
     pub n_stored: i64,
     /// Element of the storage at which the tensor starts.
     pub offset: i64,
     pub shape: Vec<i64>,
-    /// Elements from one index to the next, an entry per dimension.
+    /// Strides in elements, one per dimension.
     pub strides: Vec<i64>,
 }
 
-/// A value: a plain one, or the place of a larger one in the arena.
+/// A value: a plain one, or the index of a larger one in the arena.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Value {
     Mark,

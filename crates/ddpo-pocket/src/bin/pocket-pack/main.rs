@@ -1,8 +1,8 @@
 //! Builds the artwork pack of the pocket world from the published emoji packages.
 //!
 //! `pocket-pack [--packages DIR] [--out DIR] [--contact DIR]`: reads the `.tgz` files of `npm pack`
-//! from `--packages` and fetches with `npm pack` what is not there; writes one sheet a set to
-//! `--out`, and to `--contact` the sheets on grey, to be looked at.
+//! from `--packages` and fetches with `npm pack` what is not there; writes one sheet per set to
+//! `--out`, and to `--contact` the sheets on grey, for visual inspection.
 
 mod packages;
 mod raster;
@@ -76,7 +76,7 @@ impl Args {
 }
 
 fn build_sheet(set: Set, listed: &[ListedEntity], folder: &Path) -> Result<RgbaImage> {
-    let source = packages::Source::open(set, folder)?;
+    let source = packages::ArtworkSource::open(set, folder)?;
     let cells: Vec<_> = cells_of(set, listed).collect();
     let (width, height) = sheet_size(cells.len());
     let mut sheet = RgbaImage::new(width as u32, height as u32);

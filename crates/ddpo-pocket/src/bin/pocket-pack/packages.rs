@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ddpo_pocket::artwork::Set;
 use serde::Deserialize;
 
-/// A drawing as its package has it.
+/// A drawing in the format of its package.
 pub enum Artwork {
     /// Text of an SVG document.
     Svg(String),
@@ -18,7 +18,7 @@ pub enum Artwork {
 }
 
 /// The drawings of one set.
-pub enum Source {
+pub enum ArtworkSource {
     /// `icons.json` of an iconify package, and the icon's name for each code point.
     Iconify {
         icons: Icons,
@@ -28,7 +28,7 @@ pub enum Source {
     Files(HashMap<String, Artwork>),
 }
 
-impl Source {
+impl ArtworkSource {
     /// Opens the package of `set` in `folder`, after `npm pack` if it is not there.
     pub fn open(set: Set, folder: &Path) -> Result<Self> {
         let files = package_files(npm_package(set), folder)?;
@@ -179,7 +179,7 @@ fn files_by_codepoint(
     files: HashMap<String, Vec<u8>>,
     prefix: &str,
     suffix: &str,
-) -> Result<Source> {
+) -> Result<ArtworkSource> {
     let mut found = HashMap::new();
     for (path, bytes) in files {
         let Some(name) = path
@@ -194,5 +194,5 @@ fn files_by_codepoint(
         };
         found.insert(name.to_lowercase(), artwork);
     }
-    Ok(Source::Files(found))
+    Ok(ArtworkSource::Files(found))
 }

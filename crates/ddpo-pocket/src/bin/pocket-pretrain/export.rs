@@ -1,6 +1,6 @@
-//! The stage that writes the shipped model: averaged weights, the set encoder, half precision.
+//! The stage that writes the shipped model: averaged weights, the computed encoder, half precision.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use ddpo_clip::ClipTextModel;
@@ -12,8 +12,8 @@ use ddpo_sched::ScheduleConfig;
 use ddpo_torch::{Store, weights};
 use tch::{Device, Kind, Tensor};
 
-use crate::Args;
-use crate::stages::{CODEC, average_of, trained_vae};
+use crate::args::Args;
+use crate::files::{CODEC, assets, average_of, trained_vae};
 
 pub fn export(args: &Args) -> Result<()> {
     let assets = assets(args)?;
@@ -106,11 +106,4 @@ fn export_judge(trained: &Path, role: Role, pack: &Pack, folder: &Path) -> Resul
     let json = serde_json::to_string_pretty(&config)? + "\n";
     std::fs::write(folder.join(format!("{}.json", role.name())), json)?;
     Ok(())
-}
-
-/// The folder that the crate embeds, unless another was named.
-pub fn assets(args: &Args) -> Result<PathBuf> {
-    args.assets
-        .clone()
-        .context("--assets names the folder to write, usually crates/ddpo-pocket/assets")
 }

@@ -1,18 +1,19 @@
 //! The stages that train the judges.
 
 use anyhow::Result;
+use ddpo_pocket::accuracy::{Drawings, JudgeAccuracy};
 use ddpo_pocket::artwork::Pack;
 use ddpo_pocket::judge::Role;
-use ddpo_pocket::pretrain::judges::{Blurred, JudgePlan, JudgeTraining};
-use ddpo_pocket::rates::{Drawings, JudgeRates};
+use ddpo_pocket::pretrain::judges::{JudgePlan, JudgeTraining, Reconstructions};
 use ddpo_pocket::scene::Composer;
 use ddpo_torch::weights;
 
-use crate::Args;
-use crate::stages::{Log, existing, trained_vae};
+use crate::args::Args;
+use crate::files::{existing, trained_vae};
+use crate::log::Log;
 
-/// Scenes sent through the VAE once before training.
-const BLURRED: u64 = 12_000;
+/// Number of scenes reconstructed by the VAE before training.
+const N_RECONSTRUCTED: u64 = 12_000;
 
 pub fn train(args: &Args, role: Role) -> Result<()> {
     let pack = Pack::embedded()?;
@@ -29,15 +30,16 @@ pub fn train(args: &Args, role: Role) -> Result<()> {
     plan.samples = args.samples.unwrap_or(plan.samples);
     let path = args.work.join(format!("judge-{}.safetensors", role.name()));
     let mut log = Log::new(role.name(), args);
-    let kept = args
+    let cached = args
         .work
         .join(format!("blurred-{}.safetensors", role.name()));
-    let blurred = Blurred::new(&composer, &vae.net, seed + 1, BLURRED, &kept)?;
-    log.line("scenes blurred");
+    let reconstructions =
+        Reconstructions::new(&composer, &vae.net, seed + 1, N_RECONSTRUCTED, &cached)?;
+    log.line("scenes reconstructed");
     let mut training = JudgeTraining::new(
         plan,
         &composer,
-        &blurred,
+        &reconstructions,
         &role.config(&pack),
         existing(&path),
     )?;
@@ -51,7 +53,7 @@ pub fn train(args: &Args, role: Role) -> Result<()> {
                     file.display()
                 ));
             }
-            None => log.line("starts from nothing: no earlier judge among the assets"),
+            None => log.line("starts from random weights: no earlier judge among the assets"),
         }
     }
     let rates = |training: &mut JudgeTraining<'_>| -> Result<String> {
@@ -59,7 +61,7 @@ pub fn train(args: &Args, role: Role) -> Result<()> {
             String::from("entity, active, counted | activity, none | count, one | tint, place:");
         for drawings in [Drawings::Own, Drawings::Others] {
             let r = training
-                .with_average(|judge| JudgeRates::of(judge, role, drawings, None, &pack, 200))?;
+                .with_average(|judge| JudgeAccuracy::of(judge, role, drawings, None, &pack, 200))?;
             text += &format!(
                 " {drawings:?} {:.2} {:.2} {:.2} | {:.2} {:.2} | {:.2} {:.2} | {:.2} {:.2};",
                 r.entity.first,

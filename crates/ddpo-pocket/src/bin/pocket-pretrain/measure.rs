@@ -1,4 +1,4 @@
-//! The stage that measures the exported model and draws its sheet of samples.
+//! The stage that evaluates the exported model and draws its sheet of samples.
 
 use anyhow::{Context, Result};
 use ddpo_model::{Files, StableDiffusion};
@@ -7,8 +7,8 @@ use ddpo_pocket::judge::{Judge, Role};
 use ddpo_pocket::measure::{MeasurePlan, draw, judge};
 use tch::{Device, Kind, Tensor};
 
-use crate::Args;
-use crate::export::assets;
+use crate::args::Args;
+use crate::files::assets;
 
 /// Side of an image on the sheet, in pixels.
 const SIDE: u32 = 64;

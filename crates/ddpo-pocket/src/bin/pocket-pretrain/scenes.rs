@@ -1,15 +1,15 @@
-//! A sheet of composed scenes, a row per kind: for a person to look at.
+//! A sheet of composed scenes for visual inspection, one row per kind.
 
 use anyhow::{Context, Result};
 use ddpo_pocket::artwork::Pack;
 use ddpo_pocket::scene::{Composer, Mixture, SCENE_BYTES, SCENE_SIDE, SceneKind};
 
-use crate::Args;
+use crate::args::Args;
 
 const COLUMNS: u32 = 14;
 const SEED: u64 = 6_000;
 
-/// Writes `scenes.png`, and `scenes.txt` with a caption a scene, row by row.
+/// Writes `scenes.png`, and `scenes.txt` with one caption per scene, row by row.
 pub fn draw(args: &Args) -> Result<()> {
     let pack = Pack::embedded()?;
     let mixture = Mixture {
@@ -29,8 +29,8 @@ pub fn draw(args: &Args) -> Result<()> {
         |kind| matches!(kind, SceneKind::Several),
         |kind| kind.tint().is_some(),
         |kind| matches!(kind, SceneKind::Pair),
-        |kind| kind.place().is_some_and(|it| it.index() == 0),
-        |kind| kind.place().is_some_and(|it| it.index() == 1),
+        |kind| kind.location().is_some_and(|it| it.index() == 0),
+        |kind| kind.location().is_some_and(|it| it.index() == 1),
     ];
     let side = SCENE_SIDE as u32;
     let mut sheet = image::RgbImage::new(COLUMNS * side, rows.len() as u32 * side);

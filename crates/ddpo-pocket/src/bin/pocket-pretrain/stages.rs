@@ -1,14 +1,11 @@
-//! What each stage reads, does and writes.
+//! The stages: what each reads, does and writes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use ddpo_model::{Files, Named, StableDiffusion, Vae};
 use ddpo_pocket::artwork::Pack;
 use ddpo_pocket::judge::Role;
-use ddpo_pocket::pretrain::Progress;
 use ddpo_pocket::pretrain::batch::compose;
 use ddpo_pocket::pretrain::codec::PatchCodec;
 use ddpo_pocket::pretrain::decoder::{DecoderPlan, DecoderTraining};
@@ -16,13 +13,13 @@ use ddpo_pocket::pretrain::diffusion::{DiffusionPlan, DiffusionTraining};
 use ddpo_pocket::scene::{Composer, Mixture};
 use ddpo_pocket::shape;
 use ddpo_sched::{NoiseSchedule, ScheduleConfig};
-use ddpo_torch::{Store, weights};
-use tch::{Device, Kind, Tensor};
+use ddpo_torch::weights;
+use tch::Tensor;
 
-use crate::{Args, Stage, export, judges, measure, scenes};
-
-/// The codec's file among the assets: training that goes on must keep the latents as they are.
-pub const CODEC: &str = "pretrain/codec.safetensors";
+use crate::args::{Args, Stage};
+use crate::files::{CODEC, existing};
+use crate::log::Log;
+use crate::{export, judges, measure, scenes};
 
 /// Scenes that the codec's components are fitted to, and their seed.
 const CODEC_SCENES: u64 = 4_000;
@@ -85,7 +82,7 @@ fn codec(args: &Args) -> Result<()> {
 
 fn decoder(args: &Args) -> Result<()> {
     let pack = Pack::embedded()?;
-    // What stands in other scenes is made of the same drawings, only smaller.
+    // Other scenes consist of the same drawings, only smaller.
     let composer = Composer::new(&pack, Mixture::singles())?;
     let codec = PatchCodec::load(&args.work.join("codec.safetensors"))?;
     let mut plan = DecoderPlan::default();
@@ -157,116 +154,4 @@ fn shipped_diffusion(from: &Path) -> Result<BTreeMap<String, Tensor>> {
         );
     }
     Ok(all)
-}
-
-/// The VAE as far as it is trained: the encoder that was set, and the averaged decoder; without these in the work
-/// folder, that of the folder of assets which training goes on from.
-pub fn trained_vae(args: &Args) -> Result<Named<Vae>> {
-    let decoder = args.work.join("decoder.safetensors");
-    if let (None, Some(from)) = (existing(&decoder), &args.from) {
-        let folder = from.join("model");
-        eprintln!("VAE: taken from {}", folder.display());
-        let whole = StableDiffusion::load(&Files::Folder(folder), Device::Cpu, Kind::Float)?;
-        return Ok(whole.images.vae);
-    }
-    let config = shape::vae();
-    let store = Store::random(0, Device::Cpu, Kind::Float);
-    let net = Vae::new(&store.root(), &config)?;
-    let mut tensors = store.finish()?;
-    average_of(&decoder, "", &tensors)?;
-    PatchCodec::load(&args.work.join("codec.safetensors"))?.write(&mut tensors, &config);
-    Ok(Named { net, tensors })
-}
-
-/// Copies the averaged weights of a checkpoint, whose names start with `part`, over tensors of a model;
-/// returns how many there were.
-pub fn average_of(
-    checkpoint: &Path,
-    part: &str,
-    tensors: &BTreeMap<String, Tensor>,
-) -> Result<usize> {
-    let file = weights::read_all(checkpoint)?;
-    let _guard = tch::no_grad_guard();
-    let prefix = format!("average/{part}");
-    let ours = file
-        .iter()
-        .filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?, tensor)));
-    let mut n = 0;
-    for (name, tensor) in ours {
-        n += 1;
-        let target = tensors.get(name).with_context(|| {
-            format!("{}: no tensor `{name}` in the model", checkpoint.display())
-        })?;
-        anyhow::ensure!(
-            target.size() == tensor.size(),
-            "{}: tensor `{name}` has shape {:?}, the model {:?}; delete the file and train again",
-            checkpoint.display(),
-            tensor.size(),
-            target.size()
-        );
-        target.shallow_clone().copy_(tensor);
-    }
-    Ok(n)
-}
-
-pub fn existing(path: &Path) -> Option<&Path> {
-    path.exists().then_some(path)
-}
-
-/// A line every few seconds: step, loss (averaged since the last line), rate and time to go.
-pub struct Log {
-    stage: &'static str,
-    started: Instant,
-    first_step: Option<u64>,
-    shown: Instant,
-    saved: Instant,
-    every: Duration,
-    losses: Vec<f64>,
-}
-
-impl Log {
-    pub fn new(stage: &'static str, args: &Args) -> Self {
-        let now = Instant::now();
-        let every = Duration::from_secs_f64(60.0 * args.checkpoint_minutes);
-        Self {
-            stage,
-            started: now,
-            first_step: None,
-            shown: now,
-            saved: now,
-            every,
-            losses: Vec::new(),
-        }
-    }
-
-    /// Whether a checkpoint is due.
-    pub fn tick(&mut self, progress: Progress) -> bool {
-        let first = *self.first_step.get_or_insert(progress.step - 1);
-        self.losses.push(progress.loss);
-        if self.shown.elapsed() > Duration::from_secs(20) {
-            let rate = (progress.step - first) as f64 / self.started.elapsed().as_secs_f64();
-            let left = (progress.total - progress.step) as f64 / rate;
-            let loss = self.losses.iter().sum::<f64>() / self.losses.len() as f64;
-            self.line(&format!(
-                "step {}/{}, loss {loss:.4}, lr {:.2e}, grad {:.2}, {:.1} scenes/s, {:.0} min left",
-                progress.step,
-                progress.total,
-                progress.lr,
-                progress.grad_norm,
-                rate * progress.samples_per_step as f64,
-                left / 60.0
-            ));
-            self.losses.clear();
-            self.shown = Instant::now();
-        }
-        let due = self.saved.elapsed() > self.every;
-        if due {
-            self.saved = Instant::now();
-        }
-        due
-    }
-
-    pub fn line(&self, text: &str) {
-        eprintln!("{}: {text}", self.stage);
-    }
 }

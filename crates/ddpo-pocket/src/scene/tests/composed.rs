@@ -8,7 +8,7 @@ use crate::caption::{NUMBERS, plural, with_article};
 use crate::error::{Error, Result};
 use crate::prompts::{active_animals, training_animals};
 use crate::scene::{
-    Activity, Color, Composer, Mixture, Part, Place, SCENE_BYTES, Scene, SceneKind,
+    Activity, Color, Composer, FigureRole, Location, Mixture, SCENE_BYTES, Scene, SceneKind,
 };
 
 fn name(pack: &Pack, entity: usize) -> &str {
@@ -59,9 +59,9 @@ fn shares_of_kinds_are_those_of_the_mixture() -> Result<()> {
     share("several", 0.1, &|kind| kind == SceneKind::Several);
     share("pairs", 0.05 / 4.0, &|kind| kind == SceneKind::Pair);
     share("tinted", 0.05 / 4.0, &|kind| kind.tint().is_some());
-    for place in Place::ALL {
+    for place in Location::ALL {
         share(place.phrase(), 0.05 / 4.0, &|kind| {
-            kind.place() == Some(place)
+            kind.location() == Some(place)
         });
     }
     for activity in Activity::ALL {
@@ -101,7 +101,7 @@ fn labels_are_what_is_drawn() -> Result<()> {
             let drawing = &pack.drawings()[figure.drawing];
             assert_eq!((drawing.entity, drawing.set), (figure.entity, figure.set));
             let prop = pack.entities()[figure.entity].kind == EntityKind::Prop;
-            assert_eq!(prop, figure.part == Part::Prop, "{figure:?}");
+            assert_eq!(prop, figure.role == FigureRole::Prop, "{figure:?}");
             assert_eq!(figure.tint, scene.kind.tint());
             let inside = |at: &f32| (-2.0..=66.0).contains(at);
             assert!(figure.center.iter().all(inside), "{figure:?}");
@@ -109,19 +109,19 @@ fn labels_are_what_is_drawn() -> Result<()> {
         let props: BTreeSet<&str> = scene
             .figures
             .iter()
-            .filter(|figure| figure.part == Part::Prop)
+            .filter(|figure| figure.role == FigureRole::Prop)
             .map(|figure| name(&pack, figure.entity))
             .collect();
         let expected: BTreeSet<&str> = match scene.kind {
             SceneKind::Activity(activity) => activity.props().iter().copied().collect(),
-            SceneKind::Place(place) => place.props().iter().copied().collect(),
+            SceneKind::Location(place) => place.props().iter().copied().collect(),
             _ => BTreeSet::new(),
         };
         assert_eq!(props, expected, "{:?}", scene.kind);
         let numbers = match scene.kind {
             SceneKind::Several => 2..=8,
             SceneKind::Pair => 2..=2,
-            SceneKind::Place(Place::Park) => 1..=4,
+            SceneKind::Location(Location::Park) => 1..=4,
             _ => 1..=1,
         };
         assert!(numbers.contains(&scene.count()), "{:?}", scene.kind);
@@ -161,7 +161,7 @@ fn captions_say_what_composed_scenes_show() -> Result<()> {
                     .iter()
                     .all(|noun| caption.contains(&with_article(noun)))
             }
-            SceneKind::Place(place) => {
+            SceneKind::Location(place) => {
                 let many = match scene.count() {
                     1 => with_article(noun),
                     n => format!("{} {}", NUMBERS[n - 1], plural(noun)),

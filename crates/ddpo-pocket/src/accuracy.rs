@@ -1,4 +1,4 @@
-//! How often a judge is right, question by question, on scenes that are composed for the question.
+//! Accuracy of a judge, head by head, on scenes composed for each question.
 
 use ddpo_model::Vae;
 use serde::{Deserialize, Serialize};
@@ -6,40 +6,40 @@ use tch::Tensor;
 
 use crate::Result;
 use crate::artwork::{Pack, Set};
-use crate::judge::{Judge, Role, Verdict};
+use crate::judge::{Judge, JudgeOutput, Role};
 use crate::pretrain::batch::compose;
 use crate::pretrain::judges::labels;
 use crate::scene::{Composer, Mixture, Scene};
 
-/// What a judge gets right on one kind of images; each rate is over scenes of which the question can be asked.
+/// Accuracy of a judge's heads on one kind of images, each over scenes where the question applies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct JudgeRates {
-    /// Which of the 45 training animals, on scenes of one.
-    pub entity: HitRate,
-    /// Which of them, on scenes in which one does something.
-    pub entity_active: HitRate,
+pub struct JudgeAccuracy {
+    /// Which of the 45 training animals, on scenes of a single one.
+    pub entity: TopKAccuracy,
+    /// Which of them, on scenes with an activity.
+    pub entity_active: TopKAccuracy,
     /// Which of them, on scenes of two to eight.
-    pub entity_counted: HitRate,
-    /// Which activity, on scenes of one, "none" among the answers.
-    pub activity: HitRate,
+    pub entity_counted: TopKAccuracy,
+    /// Which activity, on scenes with one; "none" is among the classes.
+    pub activity: TopKAccuracy,
     /// No activity, on scenes of one animal and nothing else.
-    pub no_activity: HitRate,
-    /// How many, on scenes of two to eight, one among the answers.
-    pub count: HitRate,
+    pub no_activity: TopKAccuracy,
+    /// How many, on scenes of two to eight; one is among the classes.
+    pub count: TopKAccuracy,
     /// That there is one, on scenes of one.
-    pub one: HitRate,
-    /// Which colour that is not its own, "none" among the answers, on scenes like DPOK's prompts.
-    pub tint: HitRate,
-    /// Which place, "none" among the answers, on scenes like DPOK's prompts.
-    pub place: HitRate,
+    pub one: TopKAccuracy,
+    /// Which unusual colour, on scenes like DPOK's prompts; "none" is among the classes.
+    pub tint: TopKAccuracy,
+    /// Which location, on scenes like DPOK's prompts; "none" is among the classes.
+    pub place: TopKAccuracy,
 }
 
-/// The drawings that a judge is asked about.
+/// The drawings that a judge is evaluated on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drawings {
-    /// Of the sets that it was trained on.
+    /// Those of the sets that it was trained on.
     Own,
-    /// Of all others.
+    /// Those of all other sets.
     Others,
 }
 
@@ -58,11 +58,11 @@ impl Drawings {
 
 const SEED: u64 = 7_000;
 
-impl JudgeRates {
-    /// Asks `judge` about `n` scenes per kind of training animals, through `vae` if there is one.
+impl JudgeAccuracy {
+    /// Evaluates `judge` on `n` scenes per kind of training animals, reconstructed by `vae` if there is one.
     ///
     /// # Errors
-    /// What composing reports.
+    /// If scenes cannot be composed.
     pub fn of(
         judge: &Judge,
         role: Role,
@@ -79,16 +79,16 @@ impl JudgeRates {
             sets: drawings.weights(role),
             ..Mixture::singles()
         };
-        let asked = |mixture: Mixture| -> Result<(Verdict, Vec<Scene>)> {
+        let asked = |mixture: Mixture| -> Result<(JudgeOutput, Vec<Scene>)> {
             let data = compose(&Composer::new(pack, mixture)?, SEED, 0..n);
             Ok((judge.forward_all(&data.images, vae), data.scenes))
         };
         let among: Vec<usize> = (0..pack.entities().len())
             .filter(|&i| pack.entities()[i].kind == crate::artwork::EntityKind::Animal)
             .collect();
-        let entity = |(verdict, scenes): &(Verdict, Vec<Scene>)| {
+        let entity = |(output, scenes): &(JudgeOutput, Vec<Scene>)| {
             let truth: Vec<usize> = scenes.iter().map(Scene::entity).collect();
-            HitRate::of(&verdict.entity, &truth, &among)
+            TopKAccuracy::of(&output.entity, &truth, &among)
         };
         let singles = asked(animals.clone())?;
         let active = asked(Mixture {
@@ -117,28 +117,28 @@ impl JudgeRates {
     }
 }
 
-fn rate(log_probs: &Tensor, scenes: &[Scene], label: fn(&Scene) -> usize) -> HitRate {
+fn rate(log_probs: &Tensor, scenes: &[Scene], label: fn(&Scene) -> usize) -> TopKAccuracy {
     let truth: Vec<usize> = scenes.iter().map(label).collect();
     let among: Vec<usize> = (0..log_probs.size()[1] as usize).collect();
-    HitRate::of(log_probs, &truth, &among)
+    TopKAccuracy::of(log_probs, &truth, &among)
 }
 
-/// How often the right answer came first, and among the first five.
+/// Top-1 and top-5 accuracy.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HitRate {
-    /// Share of images named right, in [0, 1].
+pub struct TopKAccuracy {
+    /// Top-1 accuracy, in [0, 1].
     pub first: f64,
-    /// Share of images whose name is among the five likeliest, in [0, 1].
+    /// Top-5 accuracy, in [0, 1].
     pub top_five: f64,
     /// Images judged.
     pub n: usize,
 }
 
-impl HitRate {
+impl TopKAccuracy {
     /// # Shapes
     /// - `log_probs`: `[batch, answers]`
-    /// - `truth`: the right answer's index per image
-    /// - `among`: answers that compete; all others are left out
+    /// - `truth`: the index of the right class, one per image
+    /// - `among`: the classes that compete; all others are ignored
     pub fn of(log_probs: &Tensor, truth: &[usize], among: &[usize]) -> Self {
         let columns = Tensor::from_slice(&among.iter().map(|&i| i as i64).collect::<Vec<_>>());
         let order = log_probs.index_select(1, &columns).argsort(1, true);
@@ -146,7 +146,7 @@ impl HitRate {
             let column = among
                 .iter()
                 .position(|&i| i == answer)
-                .expect("the truth competes") as i64;
+                .expect("the right class competes") as i64;
             (0..among.len() as i64)
                 .find(|&r| order.int64_value(&[row as i64, r]) == column)
                 .expect("a permutation")

@@ -1,43 +1,43 @@
-//! Parameters in training: AdamW, a running average, and both on disk.
+//! Parameters in training, their AdamW state and their moving average, in memory and on disk.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use ddpo_torch::weights;
-use ddpo_torch::{AdamWArgs, foreach_lerp_, foreach_mul_, fused_adamw, global_norm};
+use ddpo_torch::{AdamWConfig, foreach_lerp_, foreach_mul_, fused_adamw, global_norm};
 use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result};
 
 /// A model in training.
-pub struct Trainee {
+pub struct TrainState {
     names: Vec<String>,
     params: Vec<Tensor>,
     average: Vec<Tensor>,
     exp_avgs: Vec<Tensor>,
     exp_avg_sqs: Vec<Tensor>,
     steps: Vec<Tensor>,
-    /// Optimiser steps taken.
+    /// Updates done.
     pub step: u64,
 }
 
-/// Numbers of one optimiser step.
+/// Hyperparameters of one update.
 #[derive(Clone, Copy, Debug)]
 pub struct StepArgs {
     /// Learning rate.
     pub lr: f64,
-    /// Decay of the squared gradients' average.
+    /// Decay of the second moment.
     pub beta2: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
     /// Largest global gradient norm.
     pub max_grad_norm: f64,
-    /// Decay of the running average of the weights.
+    /// Decay of the exponential moving average of the weights.
     pub ema: f64,
 }
 
-impl Trainee {
-    /// Takes the tensors of a model (shared with it) and marks them for gradients.
+impl TrainState {
+    /// Shares the tensors of a model and makes them require gradients.
     pub fn new(tensors: &BTreeMap<String, Tensor>) -> Self {
         let (names, params): (Vec<_>, Vec<_>) = tensors
             .iter()
@@ -55,7 +55,8 @@ impl Trainee {
         }
     }
 
-    /// Clips, steps, averages, and clears the gradients. Returns the gradient norm before clipping.
+    /// Clips the gradients, updates the weights and their average, and zeroes the gradients. Returns the gradient norm
+    /// before clipping.
     ///
     /// # Errors
     /// What libtorch reports.
@@ -66,7 +67,7 @@ impl Trainee {
         if norm > args.max_grad_norm {
             foreach_mul_(&grads, args.max_grad_norm / (norm + 1e-6))?;
         }
-        let adamw = AdamWArgs {
+        let adamw = AdamWConfig {
             lr: args.lr,
             beta1: 0.9,
             beta2: args.beta2,
@@ -111,13 +112,13 @@ impl Trainee {
     fn swap(&mut self) {
         let _guard = tch::no_grad_guard();
         for (param, average) in self.params.iter_mut().zip(&mut self.average) {
-            let kept = param.detach().copy();
+            let current = param.detach().copy();
             param.copy_(average);
-            average.copy_(&kept);
+            average.copy_(&current);
         }
     }
 
-    /// Starts from other weights instead of random ones; moments and step count start afresh.
+    /// Starts from other weights instead of random ones; moments and update count start at zero.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] with the first tensor that is missing or of another shape; `path` is for the message.
@@ -125,7 +126,7 @@ impl Trainee {
         self.start_from_part(weights, path, &|_| false).map(|_| ())
     }
 
-    /// As [`Trainee::start_from`], but a tensor that `may_lack` allows to be missing keeps what it has.
+    /// Like [`TrainState::start_from`], but leaves tensors unchanged that are missing where `may_lack` allows it.
     /// Returns the names of those.
     ///
     /// # Errors
@@ -157,7 +158,7 @@ impl Trainee {
         Ok(lacking)
     }
 
-    /// Writes everything that a restart needs.
+    /// Writes everything that resuming needs.
     ///
     /// # Errors
     /// What writing reports.
@@ -178,7 +179,7 @@ impl Trainee {
         )?)
     }
 
-    /// Reads what [`Trainee::save`] wrote.
+    /// Reads what [`TrainState::save`] wrote.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if a tensor is missing or of another shape.
