@@ -10,10 +10,10 @@ use ddpo_train::{AdamW, Policy};
 use tch::{Device, Kind, Tensor};
 
 use crate::commands::args::ReplayArgs;
-use crate::config::{Method, Plan, Source};
+use crate::config::{Method, Plan, Source, ddpo_config};
 use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::models;
-use crate::train::{adamw, ddpo_config};
+use crate::train::adamw;
 
 /// A trace with advantages, as far as an update needs it.
 struct Stored {

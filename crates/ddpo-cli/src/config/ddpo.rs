@@ -2,7 +2,6 @@
 
 use ddpo_sched::LogProb;
 
-use super::method::Algorithm;
 use super::reader::Reader;
 
 /// DDPO's part of `[rl]`.
@@ -65,8 +64,8 @@ impl BaselineKind {
     }
 }
 
-pub(super) fn read(r: &mut Reader, algorithm: Algorithm) -> DdpoPlan {
-    let plan = DdpoPlan {
+pub(super) fn read(r: &mut Reader) -> DdpoPlan {
+    DdpoPlan {
         clip_range: r.number("rl.clip_range"),
         advantage_clip: r.number("rl.advantage_clip"),
         samples_per_epoch: r.count("rl.samples_per_epoch") as usize,
@@ -83,59 +82,5 @@ pub(super) fn read(r: &mut Reader, algorithm: Algorithm) -> DdpoPlan {
         baseline: r.choice("rl.baseline", &BaselineKind::NAMES),
         samples_per_prompt: r.count("rl.samples_per_prompt") as usize,
         shared_noise: r.get("rl.shared_noise"),
-    };
-    plan.check(r, algorithm);
-    plan.check_groups(r);
-    plan
-}
-
-impl DdpoPlan {
-    /// Whether samples that share a prompt are enough, and come out even.
-    fn check_groups(&self, r: &mut Reader) {
-        let (samples, together) = (self.samples_per_epoch, self.samples_per_prompt);
-        let alone = together == 1;
-        if self.baseline == BaselineKind::Group && alone {
-            let problem = "is 1, and rl.baseline is \"group\": a sample has no others to be compared with, expected at least 2";
-            r.problem("rl.samples_per_prompt", problem);
-        }
-        if self.baseline == BaselineKind::Group && together > 1 && !samples.is_multiple_of(together)
-        {
-            let problem = format!(
-                "is {together}: {samples} samples = {} × {together} + {} leave a group with fewer",
-                samples / together,
-                samples % together
-            );
-            r.problem("rl.samples_per_prompt", problem);
-        }
-        if self.shared_noise && alone {
-            let problem = "is true, and rl.samples_per_prompt is 1: there is nobody to share with, expected at least 2";
-            r.problem("rl.shared_noise", problem);
-        }
-    }
-
-    /// What no single key shows; the arithmetic is in the message.
-    fn check(&self, r: &mut Reader, algorithm: Algorithm) {
-        let (samples, updates) = (self.samples_per_epoch, self.updates_per_epoch);
-        if updates > 0 && !samples.is_multiple_of(updates) {
-            let problem = format!(
-                "is {updates}: {samples} samples = {} × {updates} + {} cannot be shared out in equal minibatches",
-                samples / updates,
-                samples % updates
-            );
-            r.problem("rl.updates_per_epoch", problem);
-        }
-        if algorithm == Algorithm::DdpoSf && updates > 1 {
-            let problem = format!(
-                "is {updates}: expected 1, since ddpo-sf's gradient holds for fresh samples only"
-            );
-            r.problem("rl.updates_per_epoch", problem);
-        }
-        if self.stats_min_count > self.stats_buffer_size {
-            let problem = format!(
-                "is {}: a buffer of {} never holds so many",
-                self.stats_min_count, self.stats_buffer_size
-            );
-            r.problem("rl.stats.min_count", problem);
-        }
     }
 }

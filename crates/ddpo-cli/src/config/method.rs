@@ -55,7 +55,7 @@ pub enum Method {
 
 pub(super) fn read(r: &mut Reader, algorithm: Algorithm) -> Method {
     match algorithm {
-        Algorithm::DdpoIs | Algorithm::DdpoSf => Method::Ddpo(ddpo::read(r, algorithm)),
+        Algorithm::DdpoIs | Algorithm::DdpoSf => Method::Ddpo(ddpo::read(r)),
         Algorithm::Rwr => Method::Rwr(rwr::read(r, rwr::softmax)),
         Algorithm::RwrSparse => Method::Rwr(rwr::read(r, rwr::percentile)),
         Algorithm::UniversalGuidance => Method::Guidance(guidance::read(r)),

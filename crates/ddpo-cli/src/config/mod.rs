@@ -5,6 +5,7 @@
 //! the variant of the experiment (`[variants.NAME.…]`), `--set`.
 //! Every key is read through a reader, which collects all problems and remembers where each value came from.
 
+mod arithmetic;
 mod ddpo;
 mod document;
 mod evals;
@@ -22,7 +23,8 @@ mod rwr;
 mod sections;
 mod services;
 
-pub use ddpo::{BaselineKind, DdpoPlan};
+pub use arithmetic::{ddpo_config, rwr_config};
+pub use ddpo::DdpoPlan;
 pub use evals::{EvalPlan, Measure};
 pub use guidance::GuidancePlan;
 pub use layers::Source;
@@ -34,7 +36,6 @@ pub use plan::{
 pub use prompts::Prompts;
 pub use reader::Entry;
 pub use reward::{RewardKind, RewardPlan};
-pub use rwr::RwrPlan;
 pub use services::{CachePlan, EncoderPlan, VlmPlan};
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use ddpo_eval::claims::Claim;
 use serde::Deserialize;
 use tch::{Device, Kind};
 
+use super::arithmetic;
 use super::evals::{self, EvalPlan};
 use super::layers::{Source, layers};
 use super::method::{self, Algorithm, Method};
@@ -243,6 +244,10 @@ impl Plan {
         };
         sections::for_reports(r);
         plan.check(r);
+        // Where a number is missing, nothing is known of what it would be.
+        if r.n_problems() == 0 {
+            arithmetic::check(&plan, r);
+        }
         Ok(Self {
             entries: reader.finish()?,
             eval: plan.eval.for_model(&plan.model.source.path, &plan.sampler),

@@ -24,7 +24,7 @@ use crate::models;
 use crate::rewards;
 use crate::screen::Screen;
 
-pub use algorithm::{adamw, ddpo_config};
+pub use algorithm::adamw;
 pub use watch::read_sheet;
 
 use folder::RunFolder;

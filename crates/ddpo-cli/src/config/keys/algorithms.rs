@@ -110,8 +110,8 @@ pub(super) const KEYS: &[Key] = &[
     Key::new(
         "rl.samples_per_prompt",
         Count(1, MILLION),
-        "Samples of an epoch that share a prompt, a group; with baseline \"group\" at least 2, \
-         and a divisor of rl.samples_per_epoch. [J] [T] 1",
+        "Samples of an epoch that share a prompt, a group; must divide rl.samples_per_epoch, \
+         and be at least 2 for baseline \"group\". [J] [T] 1",
     )
     .default("1"),
     Key::new(

@@ -44,14 +44,20 @@ fn keys_of_weighted_regression_are_read_for_it_only() {
 
 #[test]
 fn counts_that_do_not_fit_show_the_arithmetic() {
-    refused(&["rl.updates_per_epoch=5"], &["64 samples = 12 × 5 + 4"]);
+    refused(
+        &["rl.updates_per_epoch=5"],
+        &["--set: `rl.updates_per_epoch` is 5", "64 = 12 * 5 + 4"],
+    );
     refused(
         &["rl.algorithm=ddpo-sf", "rl.updates_per_epoch=2"],
-        &["is 2: expected 1"],
+        &["`rl.updates_per_epoch` is 2: must be 1"],
     );
     refused(
         &["rl.stats.min_count=64"],
-        &["a buffer of 32 never holds so many"],
+        &[
+            "`rl.stats.min_count` is 64",
+            "between 1 and buffer_size = 32",
+        ],
     );
 }
 

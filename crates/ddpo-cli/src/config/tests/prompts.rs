@@ -181,10 +181,13 @@ fn old_names_of_variants_are_still_read() {
 #[test]
 fn groups_come_out_even_and_have_more_than_one() {
     let group = "rl.baseline=group";
-    refused(&[group], &["`rl.samples_per_prompt` is 1", "at least 2"]);
+    refused(
+        &[group],
+        &["`rl.samples_per_prompt` is 1: must be at least 2"],
+    );
     refused(
         &[group, "rl.samples_per_prompt=3"],
-        &["64 samples = 21 × 3 + 1"],
+        &["`rl.samples_per_prompt` is 3", "64 = 21 * 3 + 1"],
     );
     refused(&["rl.shared_noise=true"], &["`rl.shared_noise` is true"]);
     let plan = load(&[group, "rl.samples_per_prompt=4", "rl.shared_noise=true"]).expect("a plan");
