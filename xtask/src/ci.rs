@@ -43,11 +43,51 @@ pub fn run() -> Result<ExitCode> {
         test.env("OMP_NUM_THREADS", "1");
     }
     step("test", &mut test)?;
+    outside()?;
     println!(
         "all checks passed in {:.0} s",
         started.elapsed().as_secs_f64()
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// The programs in `tests/outside`: formatted, without warnings, and each does what it promises.
+fn outside() -> Result<()> {
+    const MANIFEST: &str = "tests/outside/Cargo.toml";
+    let target = ddpo::target_folder()?;
+    let cargo = |args: &[&str]| {
+        let mut command = cargo(args);
+        // Beside what the workspace has built: the two share their dependencies.
+        command
+            .args(["--manifest-path", MANIFEST])
+            .env("CARGO_TARGET_DIR", &target);
+        command
+    };
+    step("outside: fmt", cargo(&["fmt"]).args(["--", "--check"]))?;
+    step(
+        "outside: clippy",
+        cargo(&["clippy", "--locked"]).args(["--", "-D", "warnings"]),
+    )?;
+    let programs = std::fs::read_dir(shell::root().join("tests/outside/src/bin"))?;
+    let mut programs = programs
+        .map(|entry| {
+            Ok(entry?
+                .path()
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned())
+        })
+        .collect::<Result<Vec<String>>>()?;
+    programs.sort();
+    for program in programs {
+        let mut run = cargo(&["run", "--locked", "--quiet", "--bin", &program]);
+        step(
+            &format!("outside: {program}"),
+            run.env("OMP_NUM_THREADS", "1"),
+        )?;
+    }
+    Ok(())
 }
 
 /// `cargo bench` of the package that has the benchmarks, or the one measurement that needs a model of full size.

@@ -52,7 +52,7 @@ fn pocket(binary: &str, feature: &str, args: &[String]) -> Result<ExitCode> {
 }
 
 /// Cargo's target directory, from `cargo metadata`.
-fn target_folder() -> Result<std::path::PathBuf> {
+pub fn target_folder() -> Result<std::path::PathBuf> {
     let metadata = metadata()?;
     let folder = metadata["target_directory"]
         .as_str()

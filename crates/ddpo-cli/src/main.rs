@@ -9,6 +9,7 @@ mod config;
 mod evaluate;
 mod failure;
 mod models;
+mod notice;
 mod output;
 mod report;
 mod rewards;

@@ -292,3 +292,26 @@ fn an_overflow_halves_the_scale_and_survives_a_restart() {
     assert!(matches!(last, Err(ddpo_train::Error::NonFinite { .. })));
     assert_eq!(policy_in_f16.loss_scale().unwrap().get(), 1.0);
 }
+
+#[test]
+fn the_policies_conform_as_denoisers() {
+    let input = Input::new();
+    for train in ["full", "lora"] {
+        let plain = policy(train, Kind::Float);
+        ddpo_sched::dev::denoiser_conforms(&plain, input.get());
+        let guided = Guided::new(plain, normal(&[1, 7, 24], 9), 5.0);
+        ddpo_sched::dev::denoiser_conforms(&guided, input.get());
+    }
+}
+
+#[test]
+fn embeddings_that_this_unet_has_no_place_for_are_refused() {
+    let mut input = Input::new();
+    input.cond = input.cond.with_pooled(normal(&[3, 24], 4));
+    let refused = policy("full", Kind::Float).predict(input.get());
+    let message = refused.unwrap_err().to_string();
+    assert!(
+        message.contains("no pooled or added embeddings"),
+        "{message}"
+    );
+}

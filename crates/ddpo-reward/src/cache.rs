@@ -69,9 +69,12 @@ impl<R: Reward + ?Sized> Cached<R> {
     }
 
     /// The key of a score: names, texts and sizes with their lengths, then the pixels.
-    fn key(&self, version: &str, rgb: &[u8], size: (usize, usize), prompt: &str) -> String {
+    ///
+    /// It includes the prompt's metadata, if there is any: a program may use it for the score.
+    fn key(&self, version: &str, rgb: &[u8], size: (usize, usize), prompt: &Prompt) -> String {
         let mut hasher = Sha256::new();
-        for text in ["ddpo reward", self.reward.name(), version, prompt] {
+        let texts = ["ddpo reward", self.reward.name(), version, &prompt.text];
+        for text in texts.into_iter().chain(prompt.metadata.as_deref()) {
             hasher.update((text.len() as u64).to_le_bytes());
             hasher.update(text);
         }
@@ -141,7 +144,7 @@ impl<R: Reward + ?Sized> Reward for Cached<R> {
         let keys: Vec<String> = images
             .iter_bytes()
             .zip(prompts)
-            .map(|(rgb, prompt)| self.key(&version, rgb, size, &prompt.text))
+            .map(|(rgb, prompt)| self.key(&version, rgb, size, prompt))
             .collect();
         let mut open = Vec::new();
         for (i, key) in keys.iter().enumerate() {

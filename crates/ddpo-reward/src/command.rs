@@ -8,6 +8,8 @@
 //! {"prompt": "a dog", "png": "iVBORw0KGgo…"}     ->     {"score": 0.5, "answer": "what samples.csv shows"}
 //! ```
 //!
+//! The line of a prompt with metadata ([`Prompt::metadata`]) also has `"metadata": {…}`.
+//!
 //! It is started once, with the first batch, and runs as long as the reward lives; its standard error goes to
 //! ours. `examples/reward.py` is an example of ten lines.
 
@@ -19,7 +21,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::png::encode;
@@ -135,6 +137,18 @@ impl CommandReward {
     }
 }
 
+/// What the program reads about one image.
+fn line(prompt: &Prompt, png: String) -> Result<String> {
+    let mut line = json!({ "prompt": prompt.text, "png": png });
+    if let Some(metadata) = &prompt.metadata {
+        line["metadata"] = serde_json::from_str::<Value>(metadata).map_err(|error| {
+            let what = format!("metadata of prompt \"{}\"", prompt.text);
+            RewardError::bad_input(what, "a JSON object", error)
+        })?;
+    }
+    Ok(format!("{line}\n"))
+}
+
 fn version_of(command: &[String]) -> String {
     let files = command.iter().filter_map(|part| {
         let bytes = std::fs::read(part).ok()?;
@@ -221,8 +235,7 @@ impl Reward for CommandReward {
         let (height, width) = (images.height(), images.width());
         for (rgb, prompt) in images.iter_bytes().zip(prompts) {
             let png = STANDARD.encode(encode(rgb, height, width)?);
-            let mut line = json!({ "prompt": prompt.text, "png": png }).to_string();
-            line.push('\n');
+            let line = line(prompt, png)?;
             if let Some(jobs) = &running.jobs {
                 // The writer ends when the program has ended.
                 let _ = jobs.send(line.into_bytes());

@@ -1,5 +1,7 @@
 //! A batch of images as bytes, and the prompts that they were made for.
 
+use std::sync::Arc;
+
 use ndarray::{Array4, ArrayView3, ArrayView4, Axis, concatenate};
 
 use crate::{Result, RewardError};
@@ -129,20 +131,39 @@ impl Images {
 /// What an image was asked to show.
 ///
 /// The number is the prompt's place in its set; per-prompt statistics are kept by it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Prompt {
     /// Place in the prompt set.
     pub id: u64,
     /// The exact text that the model reads.
     pub text: String,
+    /// How often it is drawn beside others, relative to theirs; finite and above 0.
+    pub weight: f64,
+    /// A JSON object that only rewards read, as text: what they need to know beside the prompt.
+    pub metadata: Option<Arc<str>>,
 }
 
 impl Prompt {
-    /// A prompt with its place in the set.
+    /// A prompt with its place in the set, of weight 1 and without metadata.
     pub fn new(id: u64, text: impl Into<String>) -> Self {
         Self {
             id,
             text: text.into(),
+            weight: 1.0,
+            metadata: None,
+        }
+    }
+
+    /// The same, drawn `weight` times as often as one of weight 1.
+    pub fn with_weight(self, weight: f64) -> Self {
+        Self { weight, ..self }
+    }
+
+    /// The same, with a JSON object for rewards.
+    pub fn with_metadata(self, object: impl Into<Arc<str>>) -> Self {
+        Self {
+            metadata: Some(object.into()),
+            ..self
         }
     }
 }

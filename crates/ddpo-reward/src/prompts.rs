@@ -1,8 +1,12 @@
-//! The paper's prompt sets, letter by letter.
+//! The paper's prompt sets, letter by letter, and prompts of one's own.
 
+#[cfg(feature = "prompt-files")]
+mod list;
 mod sets;
 
 use crate::Prompt;
+#[cfg(feature = "prompt-files")]
+pub use list::PromptList;
 pub use sets::PromptSet;
 
 /// The 45 common animals, used bare ("cat", no article) for the aesthetic reward.

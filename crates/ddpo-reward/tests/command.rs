@@ -131,3 +131,16 @@ fn scores_are_remembered_under_the_content_of_the_program_s_files() {
     assert_eq!(version("exit 0"), version("exit 0"));
     assert_ne!(version("exit 0"), version("exit 1"));
 }
+
+#[test]
+fn metadata_of_a_prompt_is_in_its_line() {
+    let script = r#"read -r line; case "$line" in *'"metadata":{"n":1}'*) echo '{"score": 1}';; esac
+        read -r line; case "$line" in *metadata*) ;; *) echo '{"score": 2}';; esac"#;
+    let mut reward = shell(script, Duration::from_secs(20));
+    let (images, mut prompts) = batch(2);
+    prompts[0] = prompts[0].clone().with_metadata("{\"n\": 1}");
+    assert_eq!(reward.score(&images, &prompts).unwrap(), [1.0, 2.0]);
+    prompts[0] = prompts[0].clone().with_metadata("{");
+    let error = reward.score(&images, &prompts).unwrap_err();
+    assert!(error.to_string().contains("prompt \"prompt 0\""), "{error}");
+}

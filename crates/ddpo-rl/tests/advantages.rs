@@ -159,7 +159,7 @@ fn numbers_that_do_not_fit_together_are_refused_with_the_arithmetic() {
     );
     assert_eq!(
         refused(is(), 6),
-        "samples_per_epoch = 256: 256 samples / 4 updates = 64 samples an update, which 6 ranks cannot share \
+        "samples_per_epoch = 256: 256 samples / 4 updates = 64 samples per update, which 6 ranks cannot share \
          equally"
     );
     let off_policy = DdpoConfig {

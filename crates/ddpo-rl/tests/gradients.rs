@@ -372,7 +372,7 @@ fn staying_near_the_pretrained_policy_pulls_towards_it() {
     }
     let refused = replay(&near, None).unwrap_err().to_string();
     assert!(
-        refused.starts_with("kl_weight = 3: needs the reference policy"),
+        refused.starts_with("kl_weight = 3: needs a reference policy"),
         "{refused}"
     );
 }

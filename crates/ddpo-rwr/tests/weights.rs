@@ -177,3 +177,16 @@ proptest! {
         prop_assert!(dropped.map(|(r, _)| *r).all(|r| r < least));
     }
 }
+
+/// Expected: `numpy.percentile([3, 1, 2, 10], q)` of numpy 2.4.6, q = 0, 50, 90, 100.
+#[test]
+fn a_quantile_is_numpy_s() {
+    let rewards = [3.0, 1.0, 2.0, 10.0];
+    for (p, expected) in [(0.0, 1.0), (0.5, 2.5), (0.9, 7.9), (1.0, 10.0)] {
+        let found = ddpo_rwr::quantile(&rewards, p);
+        assert!(
+            (found - expected).abs() < 1e-12,
+            "{p}: {found}, expected {expected}"
+        );
+    }
+}

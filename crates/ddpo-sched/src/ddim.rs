@@ -1,6 +1,6 @@
 //! DDIM with η (Song et al. 2021, formulas 12 and 16) as a table of coefficients.
 
-use crate::{Error, NoiseSchedule, Prediction, Result, ScheduleConfig};
+use crate::{Error, NoiseSchedule, Prediction, Result, ScheduleConfig, spacing};
 
 /// What one denoising step does to a latent, in f64.
 ///
@@ -33,52 +33,36 @@ pub struct Ddim {
 impl Ddim {
     /// `n_steps` denoising steps with noise scale `eta`: 0 is deterministic, 1 has the variance of DDPM.
     ///
-    /// Timesteps as diffusers 0.42.1, `DDIMScheduler.set_timesteps`, spacing `leading`:
-    /// `i · (num_train_timesteps / n_steps) + steps_offset` for i from `n_steps − 1` down to 0. The last
-    /// step leads to ᾱ of timestep 0, or to 1 if `set_alpha_to_one`.
+    /// Timesteps and coefficients are those of diffusers 0.42.1, `scheduling_ddim.py`: `set_timesteps` as
+    /// [`Spacing`](crate::Spacing) says, and `step`. A step at t leads to ᾱ of `t − num_train_timesteps / n_steps`
+    /// (integer division), which with spacing `leading` is the timestep visited next, and with the others is near it.
+    /// Below timestep 0 it leads to ᾱ of timestep 0, or to 1 if `set_alpha_to_one`.
     ///
     /// # Errors
-    /// [`Error::Config`] if a number is out of range, with the arithmetic.
+    /// [`Error::Config`] if a number is out of range, with the arithmetic, or if the network predicts ε and the first
+    /// timestep has no signal (`rescale_betas_zero_snr`).
     pub fn new(config: &ScheduleConfig, n_steps: usize, eta: f64) -> Result<Self> {
         let schedule = NoiseSchedule::new(config)?;
-        let n_train = schedule.len();
-        if n_steps == 0 || n_steps > n_train {
-            return Err(Error::config(
-                "n_steps",
-                n_steps,
-                format!("must be between 1 and num_train_timesteps = {n_train}"),
-            ));
-        }
+        let times = spacing::times(config, n_steps)?;
         if !(0.0..=1.0).contains(&eta) {
             return Err(Error::config("eta", eta, "must be between 0 and 1"));
         }
-        let stride = n_train / n_steps;
-        let first = (n_steps - 1) * stride + config.steps_offset;
-        if first >= n_train {
-            return Err(Error::config(
-                "steps_offset",
-                config.steps_offset,
-                format!(
-                    "the first timestep ({n_steps} - 1) * {stride} + {} = {first} must be below {n_train}",
-                    config.steps_offset
-                ),
-            ));
-        }
-        let abar = schedule.abar();
+        let (abar, prediction) = (schedule.abar(), schedule.prediction());
         let last = if config.set_alpha_to_one {
             1.0
         } else {
             abar[0]
         };
-        let steps = (0..n_steps)
-            .rev()
-            .map(|i| {
-                let t = i * stride + config.steps_offset;
-                let abar_prev = t.checked_sub(stride).map_or(last, |prev| abar[prev]);
-                Step::new(t, abar[t], abar_prev, eta, schedule.prediction())
-            })
-            .collect();
-        Ok(Self { steps })
+        let stride = schedule.len() / n_steps;
+        let steps = times.iter().map(|time| {
+            let t = time.round_ties_even() as usize;
+            spacing::check_signal(prediction, *time, abar[t])?;
+            let abar_prev = t.checked_sub(stride).map_or(last, |prev| abar[prev]);
+            Ok(Step::new(t, abar[t], abar_prev, eta, prediction))
+        });
+        Ok(Self {
+            steps: steps.collect::<Result<_>>()?,
+        })
     }
 
     /// How many denoising steps.

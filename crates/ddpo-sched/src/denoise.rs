@@ -26,7 +26,7 @@ pub trait Denoiser {
     ///
     /// # Gradients
     /// It follows libtorch's grad mode. Under `no_grad` none is recorded; otherwise gradients flow to `x_t` and to the
-    /// parameters that record them. [`dev::denoiser_conforms`](crate::dev::denoiser_conforms) (feature `dev`) checks it.
+    /// parameters that record them. `dev::denoiser_conforms` (feature `dev`) checks it.
     ///
     /// # Errors
     /// [`Error::Shape`], or [`Error::Denoiser`] with what the network reports.

@@ -2,8 +2,10 @@
 
 mod ddim;
 mod error;
+mod euler;
 mod schedule;
 mod seeds;
+mod spacing;
 
 #[cfg(feature = "tch")]
 mod conditioning;
@@ -26,6 +28,7 @@ mod universal;
 
 pub use ddim::Ddim;
 pub use error::{Error, Result};
+pub use euler::EulerAncestral;
 pub use schedule::{BetaSchedule, NoiseSchedule, Prediction, ScheduleConfig, Spacing};
 pub use seeds::{Draws, Key, Seeds, Stream};
 

@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use crate::gaussian::per_sample;
+use crate::spacing::check_signal;
 use crate::{Error, NoiseSchedule, Prediction, Result, check_shape};
 
 impl NoiseSchedule {
@@ -51,12 +52,15 @@ impl NoiseSchedule {
 
     /// The clean latents that a network's output implies. Differentiable in both tensors.
     ///
+    /// `(x_t − √(1−ᾱ) ε) / √ᾱ`, `√ᾱ x_t − √(1−ᾱ) v`, or the output itself (diffusers' `scheduling_ddim.py`, `step`,
+    /// number 3).
+    ///
     /// # Shapes
     /// - `x_t`, `model_output`, returns: f32 `[batch, …]`
     /// - `timesteps`: batch
     ///
     /// # Errors
-    /// As [`q_sample`](Self::q_sample).
+    /// As [`q_sample`](Self::q_sample); [`Error::Config`] where ε is predicted at a timestep without signal.
     pub fn predict_x0(
         &self,
         x_t: &Tensor,
@@ -66,7 +70,11 @@ impl NoiseSchedule {
         let levels = self.levels(x_t, timesteps)?;
         check_shape(model_output, "model output", &x_t.size())?;
         Ok(match self.prediction() {
-            Prediction::Epsilon => (x_t - model_output * levels.noise) / levels.signal,
+            Prediction::Epsilon => {
+                let abar = |&t: &usize| check_signal(Prediction::Epsilon, t as f64, self.abar()[t]);
+                timesteps.iter().try_for_each(abar)?;
+                (x_t - model_output * levels.noise) / levels.signal
+            }
             Prediction::VPrediction => x_t * levels.signal - model_output * levels.noise,
             Prediction::Sample => model_output.shallow_clone(),
         })

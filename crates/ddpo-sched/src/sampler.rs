@@ -9,7 +9,8 @@ use crate::{Error, Gaussian, Result};
 ///
 /// Coefficients are the sampler's own: what is public is what the denoising loop and the algorithms need. Steps are
 /// counted from the noisiest, step 0. An author writes [`n_steps`](Self::n_steps), [`timestep`](Self::timestep),
-/// [`is_stochastic`](Self::is_stochastic) and [`transition`](Self::transition); the rest has defaults.
+/// [`is_stochastic`](Self::is_stochastic) and [`transition`](Self::transition); the rest has defaults. What all of them
+/// promise, `dev::sampler_conforms` (feature `dev`) checks.
 pub trait Sampler: Send + Sync {
     /// How many denoising steps.
     fn n_steps(&self) -> usize;

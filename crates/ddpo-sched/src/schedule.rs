@@ -9,7 +9,9 @@ use crate::{Error, Result};
 ///
 /// With feature `serde` it is read from that file, whatever scheduler class wrote it: keys that only other
 /// samplers use (`skip_prk_steps` of SD v1.4's PNDM file) are ignored, a missing key takes the default of
-/// diffusers' `DDIMScheduler`, except for `clip_sample`, which Stable Diffusion's pipeline switches off.
+/// diffusers' `DDIMScheduler`, except for `clip_sample`, which Stable Diffusion's pipeline switches off. (A file of
+/// their `EulerAncestralDiscreteScheduler` without `timestep_spacing` means `linspace`: that class has another
+/// default.)
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(default))]
@@ -22,9 +24,11 @@ pub struct ScheduleConfig {
     pub beta_end: f64,
     /// How β goes from one to the other.
     pub beta_schedule: BetaSchedule,
+    /// β at every timestep, in the place of `beta_schedule`; `num_train_timesteps` of them.
+    pub trained_betas: Option<Vec<f64>>,
     /// Whether ᾱ beyond the last denoising step is 1, rather than that of timestep 0.
     pub set_alpha_to_one: bool,
-    /// Added to every timestep that is visited.
+    /// Added to every timestep that is visited, with spacing `leading`; the others ignore it, as diffusers does.
     pub steps_offset: usize,
     /// What the network predicts.
     pub prediction_type: Prediction,
@@ -34,7 +38,8 @@ pub struct ScheduleConfig {
     pub clip_sample: bool,
     /// Dynamic thresholding of x₀; refused like `clip_sample`.
     pub thresholding: bool,
-    /// Zero terminal signal-to-noise ratio; refused.
+    /// Whether the betas are rescaled so that ᾱ of the last timestep is 0: zero terminal signal-to-noise ratio (Lin et
+    /// al. 2023, algorithm 1; `rescale_zero_terminal_snr` of diffusers' `scheduling_ddim.py`).
     pub rescale_betas_zero_snr: bool,
 }
 
@@ -46,6 +51,7 @@ impl Default for ScheduleConfig {
             beta_start: 0.0001,
             beta_end: 0.02,
             beta_schedule: BetaSchedule::Linear,
+            trained_betas: None,
             set_alpha_to_one: true,
             steps_offset: 0,
             prediction_type: Prediction::Epsilon,
@@ -80,6 +86,11 @@ pub enum BetaSchedule {
     Linear,
     /// √β grows linearly (latent diffusion).
     ScaledLinear,
+    /// `β = min(1 − f((t+1)/T) / f(t/T), 0.999)` with `f(u) = cos²((u + 0.008) / 1.008 · π/2)` (Nichol and Dhariwal
+    /// 2021, formula 17; `betas_for_alpha_bar` of diffusers' `scheduling_ddim.py`). `beta_start` and `beta_end` play
+    /// no part.
+    #[cfg_attr(feature = "serde", serde(rename = "squaredcos_cap_v2"))]
+    SquaredcosCapV2,
 }
 
 /// What the network predicts.
@@ -95,13 +106,22 @@ pub enum Prediction {
     Sample,
 }
 
-/// Which training timesteps are visited.
+/// Which training timesteps are visited: table 2 of Lin et al. 2023, as `set_timesteps` of diffusers 0.42.1 reads it
+/// in `scheduling_ddim.py` and `scheduling_euler_ancestral_discrete.py`. T is `num_train_timesteps`, n the number of
+/// steps; what is rounded goes to the even neighbour from halfway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Spacing {
-    /// Multiples of `num_train_timesteps / n_steps` (integer division), plus `steps_offset`.
+    /// Multiples of T / n (integer division), plus `steps_offset`.
     Leading,
+    /// n equal distances from T − 1 to 0, both visited. DDIM rounds them, Euler ancestral does not.
+    Linspace,
+    /// T, T − T/n, … rounded, less one: T − 1 is visited, 0 is not.
+    ///
+    /// For n steps that T/n is rounded badly for (61, 103, 121, …, 62 numbers up to 1,000) diffusers' `np.arange` makes
+    /// n + 1 timesteps, the last of them −1; here it is the first n.
+    Trailing,
 }
 
 /// β and ᾱ at every training timestep.
@@ -119,14 +139,18 @@ impl NoiseSchedule {
     /// [`Error::Config`] where a key has a value that this crate cannot honour; it names the key.
     pub fn new(config: &ScheduleConfig) -> Result<Self> {
         check(config)?;
-        let betas = betas(config);
-        let abar = betas
-            .iter()
-            .scan(1.0, |product, beta| {
-                *product *= 1.0 - beta;
-                Some(*product)
-            })
-            .collect();
+        let mut betas = betas(config);
+        if config.rescale_betas_zero_snr {
+            betas = with_zero_terminal_snr(&betas);
+        }
+        let abar = cumulative(&betas);
+        if let Some(t) = abar.windows(2).position(|w| w[1] >= w[0]) {
+            let expected = format!(
+                "must leave signal to fall: ᾱ is {} from timestep {t}",
+                abar[t]
+            );
+            return Err(Error::config("num_train_timesteps", abar.len(), expected));
+        }
         Ok(Self {
             betas,
             abar,
@@ -139,7 +163,8 @@ impl NoiseSchedule {
         &self.betas
     }
 
-    /// ᾱₜ = ∏ (1 − β) up to and with t, for every training timestep: strictly decreasing, in (0, 1).
+    /// ᾱₜ = ∏ (1 − β) up to and with t, for every training timestep: strictly decreasing, in (0, 1), except that the
+    /// last is 0 with `rescale_betas_zero_snr`.
     pub fn abar(&self) -> &[f64] {
         &self.abar
     }
@@ -161,6 +186,9 @@ impl NoiseSchedule {
 }
 
 fn betas(config: &ScheduleConfig) -> Vec<f64> {
+    if let Some(betas) = &config.trained_betas {
+        return betas.clone();
+    }
     let n = config.num_train_timesteps;
     let between =
         |from: f64, to: f64, t: usize| from + (to - from) * t as f64 / (n.max(2) - 1) as f64;
@@ -170,34 +198,74 @@ fn betas(config: &ScheduleConfig) -> Vec<f64> {
             BetaSchedule::ScaledLinear => {
                 between(config.beta_start.sqrt(), config.beta_end.sqrt(), t).powi(2)
             }
+            BetaSchedule::SquaredcosCapV2 => {
+                // In f64: with integers, all shares of T but the last would be 0.
+                let kept = |t: usize| {
+                    let share = t as f64 / n as f64;
+                    let angle = (share + 0.008) / 1.008 * std::f64::consts::PI / 2.0;
+                    angle.cos().powi(2)
+                };
+                (1.0 - kept(t + 1) / kept(t)).min(0.999)
+            }
         })
         .collect()
 }
 
+fn cumulative(betas: &[f64]) -> Vec<f64> {
+    let products = betas.iter().scan(1.0, |product, beta| {
+        *product *= 1.0 - beta;
+        Some(*product)
+    });
+    products.collect()
+}
+
+/// Shifts √ᾱ so that its last value is 0, and scales it so that its first stays.
+fn with_zero_terminal_snr(betas: &[f64]) -> Vec<f64> {
+    let roots: Vec<f64> = cumulative(betas).iter().map(|abar| abar.sqrt()).collect();
+    let (first, last) = (roots[0], roots[roots.len() - 1]);
+    let scale = first / (first - last);
+    let abar: Vec<f64> = roots.iter().map(|r| ((r - last) * scale).powi(2)).collect();
+    let before = std::iter::once(&1.0).chain(&abar);
+    abar.iter().zip(before).map(|(a, b)| 1.0 - a / b).collect()
+}
+
 fn check(config: &ScheduleConfig) -> Result<()> {
-    if config.num_train_timesteps == 0 {
+    let n = config.num_train_timesteps;
+    if n == 0 {
         return Err(Error::config(
             "num_train_timesteps",
-            0,
+            n,
             "must be at least 1",
         ));
     }
-    for (key, beta) in [
-        ("beta_start", config.beta_start),
-        ("beta_end", config.beta_end),
-    ] {
-        if !(beta > 0.0 && beta < 1.0) {
-            return Err(Error::config(
-                key,
-                beta,
-                "must lie strictly between 0 and 1",
-            ));
+    let range = |key, beta: f64| {
+        if beta > 0.0 && beta < 1.0 {
+            return Ok(());
         }
+        let expected = "must lie strictly between 0 and 1";
+        Err(Error::config(key, beta, expected))
+    };
+    match (&config.trained_betas, config.beta_schedule) {
+        (Some(betas), _) => {
+            if betas.len() != n {
+                let expected = format!("must be as many as num_train_timesteps = {n}");
+                return Err(Error::config("trained_betas", betas.len(), expected));
+            }
+            betas.iter().try_for_each(|&b| range("trained_betas", b))?;
+        }
+        (None, BetaSchedule::Linear | BetaSchedule::ScaledLinear) => {
+            range("beta_start", config.beta_start)?;
+            range("beta_end", config.beta_end)?;
+        }
+        (None, BetaSchedule::SquaredcosCapV2) => {}
+    }
+    if config.rescale_betas_zero_snr && n == 1 {
+        let expected = "must be false with one timestep: all of its signal would be gone";
+        return Err(Error::config("rescale_betas_zero_snr", true, expected));
     }
     for (key, on) in [
         ("clip_sample", config.clip_sample),
         ("thresholding", config.thresholding),
-        ("rescale_betas_zero_snr", config.rescale_betas_zero_snr),
     ] {
         if on {
             return Err(Error::config(key, on, "is not supported, must be false"));

@@ -62,6 +62,10 @@ impl<'a, D: Denoiser> Universal<'a, D> {
         let score = (self.objective)(&x_0)?;
         check_shape(&score, "objective", &[x_t.size()[0]])?;
         let total = score.sum(Kind::Float);
+        // libtorch crashes if asked for a gradient of what has none.
+        if !total.requires_grad() {
+            return Err(Error::denoiser("the objective has no gradient in x₀"));
+        }
         let grads = Tensor::f_run_backward(&[total], &[&x_t], false, false);
         let grad = grads.map_err(Error::denoiser)?.swap_remove(0);
         let noise = self.schedule.noise_levels(&x_t, &timesteps)?;

@@ -1,5 +1,7 @@
-//! Schedules, coefficients and seeds: no tensors.
-use ddpo_sched::{BetaSchedule, Ddim, Error, NoiseSchedule, ScheduleConfig, Seeds, Stream};
+//! Schedules and coefficients: no tensors.
+use ddpo_sched::{
+    BetaSchedule, Ddim, Error, EulerAncestral, NoiseSchedule, Prediction, ScheduleConfig, Spacing,
+};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -98,9 +100,9 @@ fn the_scheduler_file_of_stable_diffusion_is_read() {
 #[test]
 fn what_cannot_be_honoured_is_refused_by_name() {
     let refused = [
-        r#"{"prediction_type": "v_prediction"}"#,
-        r#"{"timestep_spacing": "trailing"}"#,
-        r#"{"beta_schedule": "squaredcos_cap_v2"}"#,
+        r#"{"prediction_type": "flow_prediction"}"#,
+        r#"{"timestep_spacing": "karras"}"#,
+        r#"{"beta_schedule": "sigmoid"}"#,
     ];
     for file in refused {
         let error = serde_json::from_str::<ScheduleConfig>(file).unwrap_err();
@@ -131,49 +133,146 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         ..sd()
     };
     assert_eq!(key_of(&no_betas, 50, 1.0), "beta_start");
+    let trained = |betas: &[f64]| ScheduleConfig {
+        num_train_timesteps: 3,
+        trained_betas: Some(betas.to_vec()),
+        steps_offset: 0,
+        ..sd()
+    };
+    assert_eq!(key_of(&trained(&[0.1, 0.2]), 3, 1.0), "trained_betas");
+    assert_eq!(key_of(&trained(&[0.1, 1.0, 0.2]), 3, 1.0), "trained_betas");
+    assert!(Ddim::new(&trained(&[0.3, 0.2, 0.1]), 3, 1.0).is_ok());
+    let endless = ScheduleConfig {
+        num_train_timesteps: 200_000,
+        ..sd()
+    };
+    assert_eq!(key_of(&endless, 50, 1.0), "num_train_timesteps");
+    let one = ScheduleConfig {
+        num_train_timesteps: 1,
+        rescale_betas_zero_snr: true,
+        steps_offset: 0,
+        ..sd()
+    };
+    assert_eq!(key_of(&one, 1, 1.0), "rescale_betas_zero_snr");
+}
+
+/// Unused numbers are not checked: a cosine schedule has no first and last β.
+#[test]
+fn a_cosine_schedule_needs_no_range_of_betas() {
+    let config = ScheduleConfig {
+        beta_schedule: BetaSchedule::SquaredcosCapV2,
+        beta_start: 0.0,
+        beta_end: 1.0,
+        ..ScheduleConfig::default()
+    };
+    let schedule = NoiseSchedule::new(&config).unwrap();
+    // With integer division, 999 of them are 0.
+    assert!(schedule.betas().iter().all(|&beta| beta > 1e-5));
+    assert_eq!(schedule.betas().last(), Some(&0.999));
+}
+
+#[test]
+fn noise_is_not_predicted_where_nothing_else_is() {
+    let config = |prediction_type, timestep_spacing| ScheduleConfig {
+        prediction_type,
+        timestep_spacing,
+        rescale_betas_zero_snr: true,
+        ..ScheduleConfig::sd_v1_4()
+    };
+    let refused = config(Prediction::Epsilon, Spacing::Trailing);
+    let errors = [
+        Ddim::new(&refused, 10, 1.0).unwrap_err(),
+        EulerAncestral::new(&refused, 10).unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(
+            error.to_string(),
+            "prediction_type = epsilon: must be v_prediction or sample: timestep 999 has no signal \
+             (rescale_betas_zero_snr), so its noise says nothing of x₀"
+        );
+    }
+    // Leading does not visit timestep 999; the other predictions say what x₀ is.
+    for allowed in [
+        config(Prediction::Epsilon, Spacing::Leading),
+        config(Prediction::VPrediction, Spacing::Trailing),
+        config(Prediction::Sample, Spacing::Linspace),
+    ] {
+        let ddim = Ddim::new(&allowed, 10, 1.0).unwrap();
+        let finite = |step| {
+            let (a, b) = ddim.mean_weights(step);
+            a.is_finite() && b.is_finite() && ddim.std(step).is_finite()
+        };
+        assert!((0..10).all(finite), "{allowed:?}");
+        assert!(EulerAncestral::new(&allowed, 10).is_ok());
+    }
 }
 
 fn schedules() -> impl Strategy<Value = ScheduleConfig> {
-    (
-        2_usize..1200,
-        1e-5..1e-3,
-        1e-3..0.05,
-        any::<bool>(),
-        any::<bool>(),
-    )
-        .prop_map(
-            |(n, beta_start, beta_end, scaled, set_alpha_to_one)| ScheduleConfig {
+    let schedules = [
+        BetaSchedule::Linear,
+        BetaSchedule::ScaledLinear,
+        BetaSchedule::SquaredcosCapV2,
+    ];
+    let predictions = [
+        Prediction::Epsilon,
+        Prediction::VPrediction,
+        Prediction::Sample,
+    ];
+    let spacings = [Spacing::Leading, Spacing::Linspace, Spacing::Trailing];
+    let numbers = (2_usize..1200, 1e-5..1e-3, 1e-3..0.05);
+    let choices = (0_usize..3, 0_usize..3, 0_usize..3);
+    let flags = (any::<bool>(), any::<bool>());
+    (numbers, choices, flags).prop_map(
+        move |((n, beta_start, beta_end), (schedule, prediction, spacing), (to_one, zero_snr))| {
+            ScheduleConfig {
                 num_train_timesteps: n,
                 beta_start,
                 beta_end,
-                beta_schedule: if scaled {
-                    BetaSchedule::ScaledLinear
-                } else {
-                    BetaSchedule::Linear
-                },
-                set_alpha_to_one,
+                beta_schedule: schedules[schedule],
+                set_alpha_to_one: to_one,
+                prediction_type: predictions[prediction],
+                timestep_spacing: spacings[spacing],
+                rescale_betas_zero_snr: zero_snr && prediction != 0,
                 ..ScheduleConfig::default()
-            },
-        )
+            }
+        },
+    )
+}
+
+/// Up to all of the timesteps.
+fn n_steps(config: &ScheduleConfig, share: f64) -> usize {
+    1 + ((config.num_train_timesteps - 1) as f64 * share) as usize
 }
 
 proptest! {
     #[test]
     fn abar_falls_strictly_within_zero_and_one(config in schedules()) {
         let schedule = NoiseSchedule::new(&config).unwrap();
-        prop_assert!(schedule.betas().iter().all(|&b| b > 0.0 && b < 1.0));
-        prop_assert!(schedule.abar().windows(2).all(|w| w[1] < w[0]));
-        prop_assert!(schedule.abar().iter().all(|&a| a > 0.0 && a < 1.0));
+        let (abar, betas) = (schedule.abar(), schedule.betas());
+        prop_assert!(abar.windows(2).all(|w| w[1] < w[0]));
+        prop_assert!(betas.iter().all(|&b| b > 0.0 && b <= 1.0));
+        let last = abar.len() - 1;
+        prop_assert!(abar[..last].iter().all(|&a| a > 0.0 && a < 1.0));
+        prop_assert_eq!(abar[last] == 0.0, config.rescale_betas_zero_snr);
+        prop_assert_eq!(betas[last] == 1.0, config.rescale_betas_zero_snr);
     }
 
     #[test]
     fn timesteps_fall_strictly_and_stay_in_range(config in schedules(), share in 0.0..1.0_f64) {
-        let n_train = config.num_train_timesteps;
-        let n_steps = 1 + ((n_train - 1) as f64 * share) as usize;
+        let (n_train, n_steps) = (config.num_train_timesteps, n_steps(&config, share));
         let ddim = Ddim::new(&config, n_steps, 1.0).unwrap();
         let timesteps: Vec<usize> = ddim.training_timesteps().collect();
+        prop_assert_eq!(timesteps.len(), n_steps);
         prop_assert!(timesteps.iter().all(|&t| t < n_train));
         prop_assert!(timesteps.windows(2).all(|w| w[1] < w[0]));
+        let (first, last) = (timesteps[0], timesteps[n_steps - 1]);
+        let whole = n_steps > 1 && config.timestep_spacing != Spacing::Leading;
+        prop_assert!(!whole || first == n_train - 1);
+        prop_assert!(config.timestep_spacing == Spacing::Trailing || last == 0);
+        let euler = EulerAncestral::new(&config, n_steps).unwrap();
+        for (time, timestep) in euler.times().zip(timesteps) {
+            prop_assert!((time - timestep as f64).abs() <= 0.5);
+        }
     }
 
     #[test]
@@ -182,121 +281,43 @@ proptest! {
         share in 0.0..1.0_f64,
         eta in 0.0..=1.0_f64,
     ) {
-        let n_steps = 1 + ((config.num_train_timesteps - 1) as f64 * share) as usize;
+        let n_steps = n_steps(&config, share);
         let ddim = Ddim::new(&config, n_steps, eta).unwrap();
         for step in 0..n_steps {
             let (abar, abar_prev) = ddim.abar(step);
+            let (signal, noise) = (abar.sqrt(), (1.0 - abar).sqrt());
             let (a, b) = ddim.mean_weights(step);
-            // mean = √ᾱ_prev x̂₀ + dir ε.
-            prop_assert!((a - (abar_prev / abar).sqrt()).abs() < 1e-12 * a);
-            let dir = b + a * (1.0 - abar).sqrt();
-            let scale = a.powi(2).max(1.0);
+            // mean = √ᾱ_prev x₀ + dir ε of x_t = √ᾱ x₀ + √(1−ᾱ) ε, whatever of these the network says.
+            let (of_x_0, dir) = match config.prediction_type {
+                Prediction::Epsilon => (a * signal, a * noise + b),
+                Prediction::VPrediction => (a * signal - b * noise, a * noise + b * signal),
+                Prediction::Sample => (a * signal + b, a * noise),
+            };
+            let scale = (a * noise).powi(2).max(1.0);
+            prop_assert!((of_x_0 - abar_prev.sqrt()).abs() < 1e-12 * scale);
             prop_assert!((dir.powi(2) + ddim.std(step).powi(2) - (1.0 - abar_prev)).abs() < 1e-12 * scale);
         }
     }
 
     #[test]
-    fn permutations_are_permutations(seed: u64, n in 0_usize..200) {
-        let mut order = Seeds::new(seed).derive(Stream::Shuffle, 3, 5).permutation(n);
-        order.sort_unstable();
-        prop_assert_eq!(order, (0..n).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn below_stays_below(seed: u64, n in 1..u64::MAX) {
-        let mut draws = Seeds::new(seed).derive(Stream::Prompts, 0, 0).draws();
-        prop_assert!((0..20).all(|_| draws.below(n) < n));
-    }
-}
-
-#[test]
-fn keys_do_not_collide_over_a_grid() {
-    let streams = [
-        Stream::Noise,
-        Stream::Prompts,
-        Stream::Shuffle,
-        Stream::Timesteps,
-        Stream::Weights,
-        Stream::Evaluation,
-        Stream::Data,
-        Stream::Diffusion,
-        Stream::Other(0),
-        Stream::Other(1),
-    ];
-    let mut seen = std::collections::HashSet::new();
-    for seed in 0..4 {
-        for stream in streams {
-            for epoch in 0..10 {
-                for index in 0..50 {
-                    let key = Seeds::new(seed).derive(stream, epoch, index);
-                    assert!(
-                        seen.insert(key.seed_u64()),
-                        "{seed} {stream:?} {epoch} {index}"
-                    );
-                }
-            }
+    fn euler_ancestral_goes_to_the_next_noise_level(config in schedules(), share in 0.0..1.0_f64) {
+        let n_steps = n_steps(&config, share);
+        let euler = EulerAncestral::new(&config, n_steps).unwrap();
+        for step in 0..n_steps {
+            let (sigma, to) = euler.sigma(step);
+            prop_assert!(to < sigma && sigma.is_finite());
+            let (a, b) = euler.mean_weights(step);
+            // mean = x₀ + σ_down ε of x = x₀ + σ ε; v is that of latents scaled to unit variance.
+            let root = (sigma * sigma + 1.0).sqrt();
+            let (of_x_0, down) = match config.prediction_type {
+                Prediction::Epsilon => (a, a * sigma + b),
+                Prediction::VPrediction => (a - b * sigma / root, a * sigma + b / root),
+                Prediction::Sample => (a + b, a * sigma),
+            };
+            prop_assert!((of_x_0 - 1.0).abs() < 1e-11);
+            let variance = down.powi(2) + euler.std(step).powi(2);
+            prop_assert!((variance - to * to).abs() < 1e-11 * (sigma * sigma).max(1.0));
+            prop_assert_eq!(euler.std(step) > 0.0, step + 1 < n_steps);
         }
     }
-    assert_eq!(seen.len(), 4 * 10 * 10 * 50);
-}
-
-/// What a seed means is part of the format: a run can be resumed by a later version.
-#[test]
-fn seeds_mean_what_they_always_meant() {
-    let key = Seeds::new(42).derive(Stream::Noise, 7, 255);
-    let mut draws = key.sub(3);
-    let mut normals = [0.0; 3];
-    draws.fill_normal(&mut normals);
-    assert_eq!(key.seed_u64(), 14_338_045_676_632_233_619);
-    assert_eq!(normals, [0.371_597_68, 0.000_674_895_7, -0.354_629_1]);
-    assert_eq!(key.permutation(8), [4, 5, 2, 0, 1, 7, 3, 6]);
-}
-
-#[test]
-fn normals_have_the_moments_of_a_standard_normal() {
-    const N: usize = 400_000;
-    let mut values = vec![0.0; N];
-    Seeds::new(1)
-        .derive(Stream::Noise, 0, 0)
-        .draws()
-        .fill_normal(&mut values);
-    let moment = |power: i32| {
-        values
-            .iter()
-            .map(|&v| f64::from(v).powi(power))
-            .sum::<f64>()
-            / N as f64
-    };
-    // Four standard errors: √(Var z^k / n) with Var z = 1, z² = 2, z³ = 15, z⁴ = 96.
-    for (power, expected, variance) in [
-        (1, 0.0, 1.0),
-        (2, 1.0, 2.0),
-        (3, 0.0, 15.0),
-        (4, 3.0, 96.0_f64),
-    ] {
-        let tolerance = 4.0 * (variance / N as f64).sqrt();
-        check(
-            &format!("moment {power}"),
-            moment(power),
-            expected,
-            tolerance,
-        );
-    }
-}
-
-#[test]
-fn below_is_uniform() {
-    const N: usize = 60_000;
-    let mut draws = Seeds::new(2).derive(Stream::Prompts, 0, 0).draws();
-    let mut counts = [0.0_f64; 6];
-    for _ in 0..N {
-        counts[draws.below(6) as usize] += 1.0;
-    }
-    let expected = N as f64 / 6.0;
-    let chi_squared: f64 = counts
-        .iter()
-        .map(|c| (c - expected).powi(2) / expected)
-        .sum();
-    // 99.9 % quantile with five degrees of freedom.
-    assert!(chi_squared < 20.5, "{counts:?}");
 }

@@ -7,9 +7,9 @@ use tch::{Kind, Tensor};
 
 const OP: &str = "fused_adamw";
 
-/// Hyperparameters of one [`fused_adamw`] step.
+/// Hyperparameters of AdamW.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdamWArgs {
+pub struct AdamWConfig {
     /// Learning rate.
     pub lr: f64,
     /// Decay of the first moment, β₁.
@@ -20,6 +20,19 @@ pub struct AdamWArgs {
     pub weight_decay: f64,
     /// Added to the root of the corrected second moment, ε.
     pub eps: f64,
+}
+
+impl Default for AdamWConfig {
+    /// Black et al. 2023, table D.5: full fine-tuning with learning rate 1e-5 (ddpo-pytorch uses 3e-4 with LoRA).
+    fn default() -> Self {
+        Self {
+            lr: 1e-5,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 1e-4,
+        }
+    }
 }
 
 /// One AdamW step (Loshchilov and Hutter 2019) over all parameters, in place, on CPU or CUDA.
@@ -50,7 +63,7 @@ pub fn fused_adamw(
     exp_avgs: &[Tensor],
     exp_avg_sqs: &[Tensor],
     steps: &[Tensor],
-    args: AdamWArgs,
+    args: AdamWConfig,
 ) -> Result<()> {
     check(params, grads, exp_avgs, exp_avg_sqs, steps)?;
     if params.is_empty() {

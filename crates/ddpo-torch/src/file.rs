@@ -79,6 +79,36 @@ pub fn share_all(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     all(&Reader::open(path)?, Reader::share)
 }
 
+/// As [`save_with_metadata`], to memory.
+///
+/// # Errors
+/// A kind that safetensors has no name for.
+pub fn to_bytes<'t>(
+    tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
+    metadata: impl IntoIterator<Item = (String, String)>,
+) -> Result<Vec<u8>> {
+    let views = tensors
+        .into_iter()
+        .map(|(n, t)| Ok((n, Plain::new(t)?)))
+        .collect::<Result<Vec<(&str, Plain)>>>()?;
+    let views = views.iter().map(|(name, view)| (*name, view));
+    let bytes = safetensors::serialize(views, Some(metadata.into_iter().collect()));
+    bytes.map_err(|error| tch::TchError::Kind(error.to_string()).into())
+}
+
+/// As [`read_all_with_metadata`], from memory; `name` is for errors.
+///
+/// # Errors
+/// [`Error::Damaged`] if the bytes lie.
+pub fn from_bytes(
+    name: &str,
+    bytes: Vec<u8>,
+) -> Result<(BTreeMap<String, Tensor>, BTreeMap<String, String>)> {
+    let reader = Reader::of_bytes(name, bytes)?;
+    let tensors = all(&reader, Reader::read)?;
+    Ok((tensors, reader.index.texts().collect()))
+}
+
 fn all(
     reader: &Reader,
     get: impl Fn(&Reader, &str, &TensorSpan) -> std::result::Result<Tensor, String>,

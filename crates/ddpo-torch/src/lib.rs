@@ -16,7 +16,7 @@ mod reader;
 mod shards;
 pub mod weights;
 
-pub use adamw::{AdamWArgs, fused_adamw};
+pub use adamw::{AdamWConfig, fused_adamw};
 pub use autograd::{Autocast, HeldCasts, backward};
 pub use cuda::{
     CudaStatus, Tf32, device, load_cuda, parse_device, set_deterministic, set_tf32, tf32,

@@ -4,6 +4,7 @@
 //! when something writes to it. Tensors that are converted or moved are read one by one, so that their
 //! memory is freed at once. Either way the weights are in memory once.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -30,7 +31,8 @@ enum Source {
         /// The whole file as bytes, mapped on first use.
         map: OnceCell<Tensor>,
     },
-    Static(&'static [u8]),
+    /// Of the program itself, or from memory.
+    Bytes(Cow<'static, [u8]>),
 }
 
 impl Reader {
@@ -68,17 +70,19 @@ impl Reader {
         })
     }
 
-    /// From a file that is compiled into the program.
+    /// From bytes that are compiled into the program, or in memory.
     ///
     /// # Errors
     /// [`Error::Damaged`] if its header is inconsistent.
-    pub(crate) fn embedded(name: &str, bytes: &'static [u8]) -> Result<Self> {
-        let length = header_length(name, bytes, bytes.len() as u64)?;
+    pub(crate) fn of_bytes(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
+        let bytes = bytes.into();
+        let length = header_length(name, &bytes, bytes.len() as u64)?;
         let (header, data) = bytes[LENGTH..].split_at(length);
+        let index = Index::new(name, header, data.len() as u64)?;
         Ok(Self {
             name: name.to_owned(),
-            index: Index::new(name, header, data.len() as u64)?,
-            source: Source::Static(bytes),
+            index,
+            source: Source::Bytes(bytes),
         })
     }
 
@@ -89,7 +93,7 @@ impl Reader {
         span: &TensorSpan,
     ) -> std::result::Result<Tensor, String> {
         let (file, path) = match &self.source {
-            Source::Static(bytes) => {
+            Source::Bytes(bytes) => {
                 let start = span.start as usize;
                 let data = bytes.get(start..start + span.n_bytes);
                 let data = data.ok_or_else(|| format!("`{name}` is beyond the end"))?;

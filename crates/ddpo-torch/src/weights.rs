@@ -12,7 +12,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
-pub use crate::file::{read_all, read_all_with_metadata, save, save_with_metadata, share_all};
+pub use crate::file::{
+    from_bytes, read_all, read_all_with_metadata, save, save_with_metadata, share_all, to_bytes,
+};
 use crate::pickle::Archive;
 use crate::reader::Reader;
 pub use crate::shards::shard_files;
@@ -112,7 +114,7 @@ impl Store {
     /// [`Error::Damaged`] if its header is inconsistent.
     pub fn embedded(name: &str, bytes: &'static [u8], device: Device, kind: Kind) -> Result<Self> {
         Ok(Self::of_reader(
-            Reader::embedded(name, bytes)?,
+            Reader::of_bytes(name, bytes)?,
             device,
             kind,
         ))

@@ -1,11 +1,11 @@
 //! The list operations and the fused optimiser against their formulas.
 use ddpo_torch::{
-    AdamWArgs, CudaStatus, Error, Tf32, device, foreach_lerp_, foreach_mul_, foreach_norm,
+    AdamWConfig, CudaStatus, Error, Tf32, device, foreach_lerp_, foreach_mul_, foreach_norm,
     fused_adamw, global_norm, load_cuda, set_deterministic, set_tf32, tf32,
 };
 use tch::{Device, Kind, Tensor};
 
-const ARGS: AdamWArgs = AdamWArgs {
+const ARGS: AdamWConfig = AdamWConfig {
     lr: 3e-3,
     beta1: 0.9,
     beta2: 0.999,

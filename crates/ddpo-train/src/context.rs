@@ -194,8 +194,28 @@ impl<'a> TrainContext<'a> {
     /// 1, as in both DDPO codebases, every sample draws its own.
     pub fn prompt_of(&self, epoch: u64, samples_per_prompt: usize, sample_id: u64) -> &'a Prompt {
         let group = sample_id / samples_per_prompt.max(1) as u64;
-        let key = self.seeds.derive(Stream::Prompts, epoch, group);
-        &self.prompts[key.draws().below(self.prompts.len() as u64) as usize]
+        let mut draws = self.seeds.derive(Stream::Prompts, epoch, group).draws();
+        let last = self.prompts.len() - 1;
+        if self
+            .prompts
+            .iter()
+            .all(|prompt| prompt.weight == self.prompts[0].weight)
+        {
+            return &self.prompts[draws.below(last as u64 + 1) as usize];
+        }
+        let total: f64 = self.prompts.iter().map(|prompt| prompt.weight).sum();
+        let mut left = draws.unit() * total;
+        let mut before = |prompt: &Prompt| {
+            left -= prompt.weight;
+            left >= 0.0
+        };
+        // Rounding may leave something after the last.
+        &self.prompts[self
+            .prompts
+            .iter()
+            .take_while(|p| before(p))
+            .count()
+            .min(last)]
     }
 }
 

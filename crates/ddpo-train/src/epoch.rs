@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::partial::PartialEpoch;
 use crate::rollout::{EpochSamples, rollout};
 use crate::{
@@ -81,7 +83,8 @@ pub(crate) struct EpochState {
 }
 
 /// An epoch that is scored.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Learning {
     epoch: u64,
     next_update: usize,
@@ -191,7 +194,7 @@ impl Persist for EpochState {
             out.nested("partial", partial)?;
         }
         match &self.learning {
-            Some(learning) => out.nested("learning", learning),
+            Some(learning) => out.value("learning", learning),
             None => Ok(()),
         }
     }
@@ -203,31 +206,8 @@ impl Persist for EpochState {
             from.nested("partial", partial)?;
         }
         if from.contains("learning") {
-            let learning = self.learning.insert(Learning::default());
-            from.nested("learning", learning)?;
+            self.learning = Some(from.value("learning")?);
         }
-        Ok(())
-    }
-}
-
-impl Persist for Learning {
-    fn save(&self, out: &mut StateWriter) -> Result<()> {
-        out.value("epoch", &self.epoch)?;
-        out.value("next_update", &self.next_update)?;
-        out.value("n_samples", &self.n_samples)?;
-        out.value("reward", &self.reward)?;
-        out.nested("stats", &self.stats)?;
-        let seconds = (self.sample_seconds, self.wait_seconds, self.update_seconds);
-        out.value("seconds", &seconds)
-    }
-
-    fn load(&mut self, from: &StateReader) -> Result<()> {
-        self.epoch = from.value("epoch")?;
-        self.next_update = from.value("next_update")?;
-        self.n_samples = from.value("n_samples")?;
-        self.reward = from.value("reward")?;
-        from.nested("stats", &mut self.stats)?;
-        (self.sample_seconds, self.wait_seconds, self.update_seconds) = from.value("seconds")?;
         Ok(())
     }
 }

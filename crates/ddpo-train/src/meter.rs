@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-use crate::{Collective, Error, Metrics, Persist, Result, StateReader, StateWriter};
+use crate::{Collective, Error, Metrics, Result};
 
 /// Running means and counts in f64 on the host. Names are declared once, in the order in which they are shown, so that
 /// the columns of a table do not depend on what happened.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Meter {
     entries: Vec<Entry>,
 }
@@ -99,16 +99,5 @@ impl Entry {
     fn new(name: &str, n: Option<f64>) -> Self {
         let (name, total) = (name.to_owned(), 0.0);
         Self { name, total, n }
-    }
-}
-
-impl Persist for Meter {
-    fn save(&self, out: &mut StateWriter) -> Result<()> {
-        out.value("entries", &self.entries)
-    }
-
-    fn load(&mut self, from: &StateReader) -> Result<()> {
-        self.entries = from.value("entries")?;
-        Ok(())
     }
 }

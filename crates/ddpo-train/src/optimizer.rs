@@ -1,6 +1,6 @@
 //! AdamW whose state can be saved, with the global-norm clipping of `torch.nn.utils.clip_grad_norm_`.
 
-use ddpo_torch::{AdamWArgs, foreach_mul_, fused_adamw, global_norm};
+use ddpo_torch::{AdamWConfig, foreach_mul_, fused_adamw, global_norm};
 use tch::{Kind, Tensor};
 
 use crate::{Error, ParamSet, Persist, Result, StateReader, StateWriter};
@@ -28,57 +28,24 @@ pub struct GradNorm {
     pub scale: f64,
 }
 
-/// Numbers of [`AdamW`].
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdamWConfig {
-    /// Learning rate.
-    pub lr: f64,
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// Decoupled weight decay.
-    pub weight_decay: f64,
-}
-
-impl Default for AdamWConfig {
-    /// Paper, table D.5: full fine-tuning with learning rate 1e-5 (ddpo-pytorch uses 3e-4 with LoRA).
-    fn default() -> Self {
-        Self {
-            lr: 1e-5,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: 1e-4,
+/// Refuses numbers that no step can be taken with, by their key.
+fn check(config: &AdamWConfig) -> Result<()> {
+    let positive = [("lr", config.lr), ("eps", config.eps)];
+    for (key, value) in positive {
+        if !(value > 0.0 && value.is_finite()) {
+            return Err(Error::config(key, value, "must be positive"));
         }
     }
-}
-
-impl AdamWConfig {
-    /// Refuses numbers that no step can be taken with.
-    ///
-    /// # Errors
-    /// [`Error::Config`] with the key.
-    pub fn check(&self) -> Result<()> {
-        let positive = [("lr", self.lr), ("eps", self.eps)];
-        for (key, value) in positive {
-            if !(value > 0.0 && value.is_finite()) {
-                return Err(Error::config(key, value, "must be positive"));
-            }
+    for (key, value) in [("beta1", config.beta1), ("beta2", config.beta2)] {
+        if !(0.0..1.0).contains(&value) {
+            return Err(Error::config(key, value, "must be in [0, 1)"));
         }
-        for (key, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
-            if !(0.0..1.0).contains(&value) {
-                return Err(Error::config(key, value, "must be in [0, 1)"));
-            }
-        }
-        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
-            let (key, value) = ("weight_decay", self.weight_decay);
-            return Err(Error::config(key, value, "must not be negative"));
-        }
-        Ok(())
     }
+    if !(config.weight_decay >= 0.0 && config.weight_decay.is_finite()) {
+        let (key, value) = ("weight_decay", config.weight_decay);
+        return Err(Error::config(key, value, "must not be negative"));
+    }
+    Ok(())
 }
 
 /// AdamW (Loshchilov and Hutter 2019) over libtorch's fused kernel.
@@ -97,7 +64,7 @@ impl AdamW {
     /// # Errors
     /// [`Error::Config`].
     pub fn new(config: AdamWConfig, params: &ParamSet) -> Result<Self> {
-        config.check()?;
+        check(&config)?;
         let zeros = || {
             let tensors = params.tensors().iter();
             tensors.map(|p| p.detach().zeros_like()).collect()
@@ -145,20 +112,13 @@ impl Optimizer for AdamW {
         if scale < 1.0 {
             foreach_mul_(&grads, scale)?;
         }
-        let args = AdamWArgs {
-            lr: self.config.lr,
-            beta1: self.config.beta1,
-            beta2: self.config.beta2,
-            weight_decay: self.config.weight_decay,
-            eps: self.config.eps,
-        };
         fused_adamw(
             params.tensors(),
             &grads,
             &self.exp_avgs,
             &self.exp_avg_sqs,
             &self.steps,
-            args,
+            self.config,
         )?;
         params.zero_grad();
         Ok(GradNorm { norm, scale })

@@ -2,28 +2,13 @@
 //!
 //! All of them end the epoch, and the one checkpoint that rank 0 writes has the drawn and scored part of every rank.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use ddpo_torch::weights;
 use tch::{Device, Kind, Tensor};
 
 use crate::{Collective, Error, Persist, Result, StateReader, StateWriter};
 
 /// Bytes that are exchanged at a time, since a collective may want them on its device.
 const PIECE: i64 = 1 << 26;
-
-/// Kinds that state can have, with their names in a [`Header`].
-const KINDS: [(Kind, &str); 8] = [
-    (Kind::Float, "f32"),
-    (Kind::Double, "f64"),
-    (Kind::Half, "f16"),
-    (Kind::BFloat16, "bf16"),
-    (Kind::Int64, "i64"),
-    (Kind::Int, "i32"),
-    (Kind::Uint8, "u8"),
-    (Kind::Bool, "bool"),
-];
 
 /// The component of a checkpoint that has another rank's state.
 fn component(rank: usize) -> String {
@@ -41,15 +26,9 @@ pub(crate) fn others(
     }
     let mut state = StateWriter::new();
     algorithm.save(&mut state)?;
-    let (header, bytes) = pack(state)?;
-    let headers = gather(collective, device, &Tensor::from_slice(&header))?;
-    let bytes = gather(collective, device, &bytes)?;
-    if collective.rank() != 0 {
-        return Ok(Vec::new());
-    }
-    let all = headers.iter().zip(&bytes).enumerate().skip(1);
-    all.map(|(rank, (header, bytes))| unpack(rank, header, bytes))
-        .collect()
+    let bytes = gather(collective, device, &Tensor::from_slice(&pack(&state)?))?;
+    let others = bytes.iter().enumerate().skip(1);
+    others.map(|(rank, bytes)| unpack(rank, bytes)).collect()
 }
 
 /// Adds the states of [`others`] to a checkpoint.
@@ -98,48 +77,24 @@ pub(crate) fn agree<T>(collective: &dyn Collective, device: Device, mine: Result
     }
 }
 
-/// What the bytes of a state mean.
-#[derive(Serialize, Deserialize)]
-struct Header {
-    values: BTreeMap<String, Value>,
-    /// Name, kind and shape, in the order of their bytes.
-    tensors: Vec<(String, String, Vec<i64>)>,
+/// Values in the metadata of a safetensors file.
+const VALUES: &str = "values";
+
+fn pack(state: &StateWriter) -> Result<Vec<u8>> {
+    let values = serde_json::to_string(&state.values).map_err(Error::model)?;
+    let tensors = state
+        .tensors
+        .iter()
+        .map(|(name, tensor)| (name.as_str(), tensor));
+    Ok(weights::to_bytes(tensors, [(VALUES.to_owned(), values)])?)
 }
 
-fn pack(state: StateWriter) -> Result<(Vec<u8>, Tensor)> {
-    let mut tensors = Vec::new();
-    let mut bytes = vec![Tensor::zeros([0], (Kind::Uint8, Device::Cpu))];
-    for (name, tensor) in state.tensors {
-        let kind = KINDS.iter().find(|(kind, _)| *kind == tensor.kind());
-        let Some((_, kind)) = kind else {
-            let what = format!("{name} is {:?}, which ranks do not exchange", tensor.kind());
-            return Err(Error::model(what));
-        };
-        tensors.push((name, (*kind).to_owned(), tensor.size()));
-        bytes.push(tensor.reshape([-1]).view_dtype(Kind::Uint8));
-    }
-    let header = Header {
-        values: state.values,
-        tensors,
-    };
-    let header = serde_json::to_vec(&header).map_err(Error::model)?;
-    Ok((header, Tensor::cat(&bytes, 0)))
-}
-
-fn unpack(rank: usize, header: &Tensor, bytes: &Tensor) -> Result<StateReader> {
-    let header = Vec::<u8>::try_from(header).map_err(Error::model)?;
-    let header: Header = serde_json::from_slice(&header).map_err(Error::model)?;
-    let (mut at, mut tensors) = (0, BTreeMap::new());
-    for (name, kind, shape) in header.tensors {
-        let kind = KINDS.iter().find(|(_, known)| *known == kind);
-        let (kind, _) = kind.ok_or_else(|| Error::model(format!("{name} has no known kind")))?;
-        let length = shape.iter().product::<i64>() * kind.elt_size_in_bytes() as i64;
-        // A copy of its own, so that it begins where its kind may.
-        let own = bytes.narrow(0, at, length).copy();
-        tensors.insert(name, own.view_dtype(*kind).view(shape.as_slice()));
-        at += length;
-    }
-    Ok(StateReader::new(component(rank), tensors, header.values))
+fn unpack(rank: usize, bytes: &Tensor) -> Result<StateReader> {
+    let bytes = Vec::<u8>::try_from(bytes).map_err(Error::model)?;
+    let (tensors, texts) = weights::from_bytes(&component(rank), bytes)?;
+    let values = texts.get(VALUES).map_or("", String::as_str);
+    let values = serde_json::from_str(values).map_err(Error::model)?;
+    Ok(StateReader::new(component(rank), tensors, values))
 }
 
 /// The bytes of all ranks, which may be of different lengths.
@@ -182,6 +137,17 @@ fn gather(collective: &dyn Collective, device: Device, mine: &Tensor) -> Result<
 mod tests {
     use super::*;
     use crate::Threads;
+
+    const KINDS: [(Kind, &str); 8] = [
+        (Kind::Float, "f32"),
+        (Kind::Double, "f64"),
+        (Kind::Half, "f16"),
+        (Kind::BFloat16, "bf16"),
+        (Kind::Int64, "i64"),
+        (Kind::Int, "i32"),
+        (Kind::Uint8, "u8"),
+        (Kind::Bool, "bool"),
+    ];
 
     /// A state that no two ranks have alike, of every kind that is exchanged, and of different lengths.
     fn state(rank: usize) -> StateReader {

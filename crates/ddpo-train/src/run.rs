@@ -109,7 +109,7 @@ pub fn train(
             }
             Err(error) if error.is_of_reward() => {
                 // What was sampled and scored is state, on every rank: a resumed run asks for the rest.
-                let others = ranks::others(ctx.collective, ctx.device, &run.of_rank())?;
+                let others = ranks::others(ctx.collective, ctx.device, &run)?;
                 run.write(ctx, plan, "-partial", &others)?;
                 return Err(error);
             }
@@ -140,32 +140,20 @@ struct Run<'a> {
     progress: Progress,
 }
 
-/// What differs from rank to rank in the middle of an epoch.
-struct OfRank<'a> {
-    algorithm: &'a mut dyn Algorithm,
-    epoch: &'a mut EpochState,
-}
-
-impl Persist for OfRank<'_> {
+/// What differs from rank to rank in the middle of an epoch: the rest of a run is the same everywhere.
+impl Persist for Run<'_> {
     fn save(&self, out: &mut StateWriter) -> Result<()> {
         self.algorithm.save(out)?;
-        out.nested("epoch", &*self.epoch)
+        out.nested("epoch", &self.epoch)
     }
 
     fn load(&mut self, from: &StateReader) -> Result<()> {
         self.algorithm.load(from)?;
-        from.nested("epoch", self.epoch)
+        from.nested("epoch", &mut self.epoch)
     }
 }
 
 impl Run<'_> {
-    fn of_rank(&mut self) -> OfRank<'_> {
-        OfRank {
-            algorithm: &mut *self.algorithm,
-            epoch: &mut self.epoch,
-        }
-    }
-
     /// Goes on from a checkpoint if there is one, and lets observers look at the policy before the first epoch, or
     /// where they were kept from it. An outcome if that is where it ends.
     fn begin(&mut self, ctx: &mut TrainContext<'_>, plan: &TrainPlan) -> Result<Option<Outcome>> {
@@ -176,7 +164,7 @@ impl Run<'_> {
         state.nested("run", &mut self.progress)?;
         state.nested("policy", &mut *ctx.policy)?;
         state.nested("optimizer", &mut *ctx.optimizer)?;
-        ranks::restore(ctx.collective, state, &mut self.of_rank())?;
+        ranks::restore(ctx.collective, state, self)?;
         ctx.emit(&Event::Resumed {
             epochs_done: self.progress.epochs_done,
             reward_queries: self.progress.reward_queries,
@@ -278,7 +266,7 @@ impl Run<'_> {
         state.nested("run", &self.progress)?;
         state.nested("policy", &*ctx.policy)?;
         state.nested("optimizer", &*ctx.optimizer)?;
-        state.nested("algorithm", &self.of_rank())?;
+        state.nested("algorithm", self)?;
         ranks::save(others, &mut state)?;
         let epochs_done = self.progress.epochs_done;
         let name = format!("epoch-{epochs_done:06}{suffix}");

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ddpo_reward::{Images, Prompt, Reward, RewardError};
+use ddpo_testkit::World;
 use ddpo_train::{
     AdamW, AdamWConfig, Collective, Error, Optimizer, ParamSet, Persist, Retry, RewardWorker, Solo,
     StateWriter, Threads, dev,
@@ -299,4 +300,46 @@ fn rewards_are_computed_while_the_caller_goes_on() {
         begin.elapsed() < Duration::from_millis(390),
         "threads take turns"
     );
+}
+
+#[test]
+fn prompts_are_drawn_as_often_as_their_weights_say() {
+    let mut world = World::new().unwrap();
+    let weights = [1.0, 3.0, 0.5];
+    world.prompts = weights
+        .iter()
+        .zip(0..)
+        .map(|(&weight, id)| Prompt::new(id, format!("{id}")).with_weight(weight))
+        .collect();
+    let ctx = world.context(Vec::new());
+    let n = 9000_u64;
+    let mut drawn = [0.0; 3];
+    for id in 0..n {
+        drawn[ctx.prompt_of(0, 1, id).id as usize] += 1.0;
+    }
+    let total: f64 = weights.iter().sum();
+    for (drawn, weight) in drawn.iter().zip(weights) {
+        let p = weight / total;
+        let se = (p * (1.0 - p) / n as f64).sqrt();
+        let share = drawn / n as f64;
+        assert!((share - p).abs() < 4.0 * se, "{share}, expected {p}");
+    }
+    for id in 0..40 {
+        let first = ctx.prompt_of(2, 4, id - id % 4).id;
+        assert_eq!(ctx.prompt_of(2, 4, id).id, first, "neighbours share one");
+    }
+}
+
+#[test]
+fn the_toy_policy_conforms_as_a_denoiser() {
+    let policy = ddpo_testkit::TinyPolicy::new(1).unwrap();
+    let x_t = Tensor::arange(24, (Kind::Float, Device::Cpu)).view([2, 3, 2, 2]) / 10.0;
+    let prompts = ["red", "blue"].map(|text| Prompt::new(u64::from(text == "blue"), text));
+    let cond = ddpo_train::Conditioner::embed(&ddpo_testkit::Pixels, &prompts).unwrap();
+    let input = ddpo_sched::DenoiseInput {
+        x_t: &x_t,
+        t: &Tensor::from_slice(&[981_f32, 1.0]),
+        cond: &cond,
+    };
+    ddpo_sched::dev::denoiser_conforms(&policy, input);
 }

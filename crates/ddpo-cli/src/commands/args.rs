@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Source;
 use crate::failure::Exit;
+use crate::models::SamplerName;
 
 /// The whole line.
 #[derive(Parser)]
@@ -25,7 +26,7 @@ pub struct Cli {
 pub enum Command {
     /// Prints a configuration as it would be run, with the source of every key and the derived counts
     #[command(
-        after_help = "Example: ddpo plan configs/compressibility.toml --set rl.algorithm=rwr"
+        after_help = "Example: ddpo plan configs/compressibility.toml --set rl.algorithm=rwr --keys"
     )]
     Plan(PlanArgs),
     /// Trains as a configuration says
@@ -40,7 +41,7 @@ pub enum Command {
     Reproduce(ReproduceArgs),
     /// Samples images from a model
     #[command(
-        after_help = "Example: ddpo sample --model pocket --prompt cat --prompt dog --steps 20 --out images"
+        after_help = "Example: ddpo sample --model pocket --prompt cat --prompt dog --negative blue --height 96 --steps 20 --out images"
     )]
     Sample(SampleArgs),
     /// Scores images with a reward
@@ -97,6 +98,9 @@ pub struct PlanArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// Says of every key that is read what it may be and what it is for
+    #[arg(long)]
+    pub keys: bool,
     /// Loads the model and takes one step on its device: bytes by kind, and the time of the run
     #[arg(long)]
     pub probe: bool,
@@ -154,6 +158,15 @@ pub struct SampleArgs {
     /// What to show; repeatable
     #[arg(long, required = true)]
     pub prompt: Vec<String>,
+    /// What not to show: guidance leads away from it
+    #[arg(long, default_value = "")]
+    pub negative: String,
+    /// Height in pixels; the model's own when not given
+    #[arg(long)]
+    pub height: Option<u64>,
+    /// Width in pixels; the model's own when not given
+    #[arg(long)]
+    pub width: Option<u64>,
     /// LoRA file, or a folder with one, that training, diffusers or peft wrote
     #[arg(long)]
     pub lora: Option<PathBuf>,
@@ -163,7 +176,10 @@ pub struct SampleArgs {
     /// Strength of classifier-free guidance; 1 is none
     #[arg(long, default_value_t = 5.0)]
     pub guidance: f64,
-    /// Noise of a step, 0 to 1
+    /// How latents are denoised
+    #[arg(long, value_enum, default_value_t = SamplerName::Ddim)]
+    pub sampler: SamplerName,
+    /// Noise of a step of ddim, 0 to 1
     #[arg(long, default_value_t = 1.0)]
     pub eta: f64,
     /// Of the noise that --latents and --noise do not give
@@ -251,8 +267,9 @@ pub struct ExportArgs {
 pub struct EvalArgs {
     /// A run's folder
     pub run: PathBuf,
-    /// Prompt set, as `unseen-animals`; those of the run's own evaluations when not given
-    #[arg(long, value_name = "SET")]
+    /// Prompt set, as `unseen-animals`, or a file with a prompt a line or JSON Lines; the run's own evaluations when not
+    /// given
+    #[arg(long, value_name = "SET|FILE")]
     pub prompts: Option<String>,
     /// Images of each set, before and after; as many as in the run's own evaluations when not given
     #[arg(long)]

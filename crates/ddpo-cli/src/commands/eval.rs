@@ -1,5 +1,7 @@
 //! `ddpo eval`: a trained policy beside the one it began as, on the same prompts from the same noise.
 
+use std::path::Path;
+
 use ddpo_reward::prompts::PromptSet;
 use ddpo_sched::Seeds;
 use ddpo_train::{Boundary, ImageModel, Observer, PolicySampling, RewardWorker};
@@ -17,8 +19,7 @@ use crate::train::finished;
 /// Draws, scores, writes `eval.csv` into a folder of its own, and prints both sides with an interval of the
 /// difference.
 pub fn run(args: &EvalArgs) -> Result<Exit> {
-    check_prompts(args)?;
-    let plan = finished::plan(&args.run, &overrides(args))?;
+    let plan = finished::plan(&args.run, &overrides(args)?)?;
     if let Method::Guidance(_) = plan.method {
         return Err(Failure::config(format!(
             "{} trained nothing: both sides of universal guidance are in its own eval.csv",
@@ -28,7 +29,11 @@ pub fn run(args: &EvalArgs) -> Result<Exit> {
     let checkpoint = finished::checkpoint(&args.run, args.epoch)?;
     plan.use_threads();
     let mut model = models::of_plan(&plan, None)?;
-    let sampler = models::sampler(&model.schedule, plan.sampler.n_steps, plan.sampler.eta)?;
+    let sampler = models::sampler(
+        &model.schedule,
+        plan.sampler.n_steps,
+        (&plan.sampler).into(),
+    )?;
     let copies = rewards::copies(&plan.reward, plan.sampler.batch)?;
     let rewards = RewardWorker::new(copies, plan.reward.retry())?;
     let panel = Panel::new(&plan.eval)?;
@@ -75,29 +80,29 @@ pub fn run(args: &EvalArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// A set that there is not is refused by the name of the option that was typed.
-fn check_prompts(args: &EvalArgs) -> Result<()> {
-    let Some(name) = &args.prompts else {
-        return Ok(());
-    };
-    if PromptSet::by_name(name).is_some() {
-        return Ok(());
+/// `eval.sets` or `eval.file`, whichever was named; neither is refused by the name of the option that was typed.
+fn prompts(named: &str) -> Result<String> {
+    if PromptSet::by_name(named).is_some() {
+        return Ok(format!("eval.sets=[\"{named}\"]"));
+    }
+    if Path::new(named).is_file() {
+        return Ok(format!("eval.file={}", toml::Value::from(named)));
     }
     let known = PromptSet::ALL.map(PromptSet::name);
-    let hint = match nearest(name, known) {
+    let hint = match nearest(named, known) {
         Some(near) => format!("did you mean \"{near}\"?"),
         None => format!("there are {}", known.join(", ")),
     };
     Err(Failure::config(format!(
-        "--prompts {name}: no such prompt set: {hint}"
+        "--prompts {named}: no such prompt set, and no such file: {hint}"
     )))
 }
 
 /// What the command line changes of the run's own evaluation.
-fn overrides(args: &EvalArgs) -> Vec<String> {
+fn overrides(args: &EvalArgs) -> Result<Vec<String>> {
     let mut set = Vec::new();
     if let Some(prompts) = &args.prompts {
-        set.push(format!("eval.sets=[\"{prompts}\"]"));
+        set.push(self::prompts(prompts)?);
     }
     if let Some(samples) = args.samples {
         set.push(format!("eval.samples={samples}"));
@@ -108,9 +113,9 @@ fn overrides(args: &EvalArgs) -> Vec<String> {
     if let Some(device) = &args.device {
         set.push(format!("model.device={device}"));
     }
-    set
+    Ok(set)
 }
 
-fn names(plan: &Plan) -> Vec<&'static str> {
+fn names(plan: &Plan) -> Vec<&str> {
     plan.eval.sets.iter().map(|set| set.name()).collect()
 }

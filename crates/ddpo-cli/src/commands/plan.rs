@@ -1,9 +1,11 @@
 //! `ddpo plan`: what would be run, and nothing else.
 
+use std::io::{ErrorKind, Write};
+
 use crate::commands::args::PlanArgs;
-use crate::config::resolved;
-use crate::config::{Method, Plan, Train};
-use crate::failure::{Exit, Result};
+use crate::config::{DdpoPlan, Entry, Method, Plan, Train};
+use crate::config::{keys, resolved};
+use crate::failure::{Exit, OrExit, Result};
 
 use super::probe;
 
@@ -12,16 +14,40 @@ pub fn print(args: &PlanArgs) -> Result<Exit> {
     let mut source = args.config.source();
     source.on_paper = !args.probe;
     let plan = Plan::load(&source)?;
-    print!("{}", resolved::render(&plan.entries));
-    println!();
+    if args.keys {
+        return print_all(&explained(&plan.entries));
+    }
     let found = match args.probe {
         true => probe::run(&plan)?,
         false => probe::without_model(),
     };
+    let mut text = resolved::render(&plan.entries) + "\n";
     for line in derived(&plan).into_iter().chain(found) {
-        println!("# {line}");
+        text += &format!("# {line}\n");
     }
-    Ok(Exit::Done)
+    print_all(&text)
+}
+
+/// Prints a text; whoever reads it may have read enough.
+fn print_all(text: &str) -> Result<Exit> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).or_exit(Exit::Other, "cannot print")
+        }
+        _ => Ok(Exit::Done),
+    }
+}
+
+/// Every key with its value, what it is for, and what it may be.
+fn explained(entries: &[Entry]) -> String {
+    let one = |entry: &Entry| {
+        let Entry { key, value, from } = entry;
+        let about = keys::by_name(key).map_or_else(String::new, |key| {
+            format!("    {}\n    {}\n", key.doc, key.kind.expected())
+        });
+        format!("{key} = {value}  # {from}\n{about}")
+    };
+    entries.iter().map(one).collect()
 }
 
 /// The arithmetic, in words.
@@ -76,6 +102,9 @@ fn derived(plan: &Plan) -> Vec<String> {
             guidance.batch
         ),
     });
+    if let Method::Ddpo(ddpo) = &plan.method {
+        lines.extend(groups(ddpo));
+    }
     if let Train::Lora {
         rank,
         alpha,
@@ -93,4 +122,20 @@ fn derived(plan: &Plan) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// How samples of an epoch belong together, where they do.
+fn groups(ddpo: &DdpoPlan) -> Option<String> {
+    let (samples, together) = (ddpo.samples_per_epoch, ddpo.samples_per_prompt);
+    let noise = match ddpo.shared_noise {
+        true => "the same initial latent",
+        false => "initial latents of their own",
+    };
+    (together > 1).then(|| {
+        format!(
+            "{samples} samples / {together} a prompt = {} prompts an epoch, from {noise}; baseline: {}",
+            samples.div_ceil(together),
+            ddpo.baseline.name()
+        )
+    })
 }

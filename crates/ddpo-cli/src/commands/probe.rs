@@ -53,11 +53,12 @@ pub fn run(plan: &Plan) -> Result<Vec<String>> {
 
 fn measure(plan: &Plan, model: &Model) -> Result<(Bytes, Seconds)> {
     let device = plan.model.device;
-    let sampler = models::sampler(&model.schedule, plan.sampler.n_steps, plan.sampler.eta)?;
-    let prompt = [Prompt {
-        id: 0,
-        text: "a cat".to_owned(),
-    }];
+    let sampler = models::sampler(
+        &model.schedule,
+        plan.sampler.n_steps,
+        (&plan.sampler).into(),
+    )?;
+    let prompt = [Prompt::new(0, "a cat")];
     let cond = model.prompts.embed(&prompt)?;
 
     let n = plan.sampler.batch.min(plan.method.samples_per_epoch());

@@ -35,7 +35,7 @@ pub fn run(args: &ReplayArgs) -> Result<Exit> {
     let stored = read(&args.rollout, plan.model.device)?;
     let model = models::of_plan(&plan, Some(stored.uncond))?;
     let n_steps = stored.timesteps.len();
-    let sampler = models::sampler(&model.schedule, n_steps, plan.sampler.eta)?;
+    let sampler = models::sampler(&model.schedule, n_steps, (&plan.sampler).into())?;
     same_timesteps(&*sampler, &stored.timesteps, &args.rollout)?;
     let policy = model.policy.as_ref();
     let mut optimizer = AdamW::new(adamw(&plan), policy.params())?;

@@ -15,7 +15,7 @@ use tch::{Kind, Tensor};
 use crate::commands::args::SampleArgs;
 use crate::config::{DTYPES, ModelSource};
 use crate::failure::{Exit, Failure, OrExit, Result};
-use crate::models::{self, Guidance, Model};
+use crate::models::{self, Guidance, Model, Size};
 use crate::output;
 
 /// Pixels that are decoded at a time, as the presets' `model.vae_slice` has it: 32 images of 64×64, one of
@@ -31,22 +31,30 @@ pub fn run(args: &SampleArgs) -> Result<Exit> {
         revision: args.revision.clone(),
     };
     let mut whole = models::open(&from, device, kind)?;
-    whole.images.slice = slice(whole.latent_shape(), whole.images.vae.net.config.factor());
+    let size = Size {
+        height: args.height,
+        width: args.width,
+    };
+    let latent_shape = size.latent_shape(&whole, ["--height", "--width"])?;
+    whole.images.slice = slice(latent_shape, whole.images.vae.net.config.factor());
+    let negative = args.negative.as_str();
     let uncond = whole
         .prompts
-        .encode(&[""])
-        .or_exit(Exit::Data, "cannot embed the empty prompt")?;
+        .encode(&[negative])
+        .or_exit(Exit::Data, "cannot embed the negative prompt")?;
     let guidance = Guidance {
         scale: args.guidance,
+        negative,
         in_training: true,
     };
     let lora = args.lora.as_deref();
     let uncond_again = Some(uncond.shallow_clone());
-    let model = Model::new(whole, guidance, uncond_again, |unet| {
+    let mut model = Model::new(whole, guidance, uncond_again, |unet| {
         models::frozen(unet, lora)
     })?;
+    model.latent_shape = latent_shape.to_vec();
     let n_steps = args.steps as usize;
-    let sampler = models::sampler(&model.schedule, n_steps, args.eta)?;
+    let sampler = models::sampler(&model.schedule, n_steps, args.sampler.kind(args.eta))?;
 
     let prompts = numbered(args.prompt.iter().cloned());
     let cond = model
@@ -59,7 +67,7 @@ pub fn run(args: &SampleArgs) -> Result<Exit> {
         cond: &cond,
         sample_ids: &sample_ids,
         // A deterministic step has no log-probability, and the trace then has none.
-        log_prob: (args.eta > 0.0).then_some(LogProb::Mean),
+        log_prob: sampler.require_stochastic().ok().map(|()| LogProb::Mean),
     };
     let noise = noise(args, n_steps, sample_ids.len(), &model.latent_shape)?;
     let mut trace = Trace::default();

@@ -28,44 +28,91 @@ pub struct DdpoPlan {
     pub stats_buffer_size: usize,
     /// Rewards that a prompt needs before its own statistics count.
     pub stats_min_count: usize,
+    /// What a reward is compared with.
+    pub baseline: BaselineKind,
+    /// Neighbouring samples of an epoch that share a prompt.
+    pub samples_per_prompt: usize,
+    /// Whether samples that share a prompt begin from the same initial latent.
+    pub shared_noise: bool,
 }
 
-/// Keys that may be there while another algorithm trains.
-pub(super) const KEYS: [&str; 10] = [
-    "rl.clip_range",
-    "rl.advantage_clip",
-    "rl.samples_per_epoch",
-    "rl.updates_per_epoch",
-    "rl.train_guidance",
-    "rl.kl_weight",
-    "rl.log_prob",
-    "rl.ratio_bound",
-    "rl.stats.buffer_size",
-    "rl.stats.min_count",
-];
+/// What a sample's reward is compared with to become its advantage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BaselineKind {
+    /// Rewards that its prompt had in this and earlier epochs (Black et al. 2023, appendix D.3).
+    Prompt,
+    /// All rewards of the epoch.
+    Batch,
+    /// Rewards of the samples of this epoch that share its prompt: GRPO's group.
+    Group,
+}
+
+impl BaselineKind {
+    /// Names in configurations.
+    pub const NAMES: [(&'static str, Self); 3] = [
+        ("prompt", Self::Prompt),
+        ("batch", Self::Batch),
+        ("group", Self::Group),
+    ];
+
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prompt => "prompt",
+            Self::Batch => "batch",
+            Self::Group => "group",
+        }
+    }
+}
 
 pub(super) fn read(r: &mut Reader, algorithm: Algorithm) -> DdpoPlan {
-    let tiny = 1e-12;
     let plan = DdpoPlan {
-        clip_range: r.number("rl.clip_range", tiny..=1.0),
-        advantage_clip: r.number("rl.advantage_clip", tiny..=1e12),
-        samples_per_epoch: r.count("rl.samples_per_epoch", 2..=1_000_000) as usize,
-        updates_per_epoch: r.count("rl.updates_per_epoch", 1..=1_000_000) as usize,
-        train_guidance: r.get("rl.train_guidance", "true or false"),
-        kl_weight: r.number("rl.kl_weight", 0.0..=1e6),
+        clip_range: r.number("rl.clip_range"),
+        advantage_clip: r.number("rl.advantage_clip"),
+        samples_per_epoch: r.count("rl.samples_per_epoch") as usize,
+        updates_per_epoch: r.count("rl.updates_per_epoch") as usize,
+        train_guidance: r.get("rl.train_guidance"),
+        kl_weight: r.number("rl.kl_weight"),
         log_prob: r.choice(
             "rl.log_prob",
             &[("mean", LogProb::Mean), ("sum", LogProb::Sum)],
         ),
-        ratio_bound: r.number("rl.ratio_bound", tiny..=1e9),
-        stats_buffer_size: r.count("rl.stats.buffer_size", 1..=1_000_000) as usize,
-        stats_min_count: r.count("rl.stats.min_count", 1..=1_000_000) as usize,
+        ratio_bound: r.number("rl.ratio_bound"),
+        stats_buffer_size: r.count("rl.stats.buffer_size") as usize,
+        stats_min_count: r.count("rl.stats.min_count") as usize,
+        baseline: r.choice("rl.baseline", &BaselineKind::NAMES),
+        samples_per_prompt: r.count("rl.samples_per_prompt") as usize,
+        shared_noise: r.get("rl.shared_noise"),
     };
     plan.check(r, algorithm);
+    plan.check_groups(r);
     plan
 }
 
 impl DdpoPlan {
+    /// Whether samples that share a prompt are enough, and come out even.
+    fn check_groups(&self, r: &mut Reader) {
+        let (samples, together) = (self.samples_per_epoch, self.samples_per_prompt);
+        let alone = together == 1;
+        if self.baseline == BaselineKind::Group && alone {
+            let problem = "is 1, and rl.baseline is \"group\": a sample has no others to be compared with, expected at least 2";
+            r.problem("rl.samples_per_prompt", problem);
+        }
+        if self.baseline == BaselineKind::Group && together > 1 && !samples.is_multiple_of(together)
+        {
+            let problem = format!(
+                "is {together}: {samples} samples = {} × {together} + {} leave a group with fewer",
+                samples / together,
+                samples % together
+            );
+            r.problem("rl.samples_per_prompt", problem);
+        }
+        if self.shared_noise && alone {
+            let problem = "is true, and rl.samples_per_prompt is 1: there is nobody to share with, expected at least 2";
+            r.problem("rl.shared_noise", problem);
+        }
+    }
+
     /// What no single key shows; the arithmetic is in the message.
     fn check(&self, r: &mut Reader, algorithm: Algorithm) {
         let (samples, updates) = (self.samples_per_epoch, self.updates_per_epoch);

@@ -4,19 +4,21 @@ use ddpo_encoder::Rescaling;
 use ddpo_eval::hacking_onset::OnsetRule;
 use ddpo_pocket::content::PromptReader;
 use ddpo_pocket::judge::Role;
+use ddpo_pocket::scene::SCENE_SIDE;
 use ddpo_reward::Aesthetic;
 use ddpo_reward::prompts::PromptSet;
 
 use super::networks::{self, NetworkPlan};
-use super::plan::POCKET;
+use super::plan::{POCKET, SamplerPlan};
+use super::prompts::{self, Prompts};
 use super::reader::Reader;
 use crate::suggest::nearest;
 
 /// `[eval]`.
 #[derive(Debug, Clone)]
 pub struct EvalPlan {
-    /// Prompt sets; none for no evaluation.
-    pub sets: Vec<PromptSet>,
+    /// Prompts, each under its name; none for no evaluation.
+    pub sets: Vec<Prompts>,
     /// Images of each set.
     pub samples: usize,
     /// Evaluated every so many epochs, and at the first and last.
@@ -61,7 +63,7 @@ pub struct StopRule {
 
 impl StopRule {
     /// Over the evaluations of one set.
-    pub fn on(&self, set: PromptSet) -> OnsetRule<'static> {
+    pub fn on<'a>(&self, set: &'a Prompts) -> OnsetRule<'a> {
         OnsetRule {
             set: set.name(),
             judge: self.judge.name(),
@@ -120,12 +122,32 @@ impl Measure {
     }
 }
 
-pub(super) fn eval(r: &mut Reader) -> EvalPlan {
+/// Keys of which the highest counts.
+pub(super) const SOURCES: [&str; 2] = ["eval.sets", "eval.file"];
+
+/// What a policy that draws from `drawn` is measured on.
+///
+/// Whoever brings prompts of their own is told about these: sets that were named below them, as by a preset, are not
+/// what was meant.
+fn sets(r: &mut Reader, drawn: &Prompts) -> Vec<Prompts> {
+    let key = r.highest(&SOURCES);
+    let own = prompts::height(r, drawn);
+    if key == Some("eval.file") {
+        return vec![prompts::file(r, "eval.file", "eval.sha256")];
+    }
+    if own.is_some() && r.height("eval.sets") < own {
+        return vec![drawn.clone()];
+    }
     let known = PromptSet::ALL.map(PromptSet::name);
     let sets = names(r, "eval.sets", "prompt set", PromptSet::by_name, &known);
+    sets.into_iter().map(Prompts::from).collect()
+}
+
+pub(super) fn eval(r: &mut Reader, drawn: &Prompts) -> EvalPlan {
+    let sets = sets(r, drawn);
     let known = Measure::NAMES.map(|(name, _)| name);
     let panel = names(r, "eval.panel", "measure", Measure::by_name, &known);
-    let standard_errors = r.number("eval.stop_rule.standard_errors", 0.0..=100.0);
+    let standard_errors = r.number("eval.stop_rule.standard_errors");
     let judge = r.choice("eval.stop_rule.judge", &Measure::NAMES);
     // Without a panel there is nothing to tell it by, and nothing is told.
     let stop_rule = panel.contains(&judge).then_some(StopRule {
@@ -141,8 +163,8 @@ pub(super) fn eval(r: &mut Reader) -> EvalPlan {
             .contains(&Measure::Aesthetic)
             .then(|| networks::aesthetic(r)),
         sets,
-        samples: r.count("eval.samples", 2..=1_000_000) as usize,
-        every: r.count("eval.every", 1..=1_000_000),
+        samples: r.count("eval.samples") as usize,
+        every: r.count("eval.every"),
         panel,
         stop_rule,
         left_out: None,
@@ -157,7 +179,7 @@ fn names<T>(
     by_name: fn(&str) -> Option<T>,
     known: &[&str],
 ) -> Vec<T> {
-    let given: Vec<String> = r.get(key, &format!("a list of {what}s"));
+    let given: Vec<String> = r.get(key);
     let mut found = Vec::new();
     for name in given {
         match by_name(&name) {
@@ -177,11 +199,11 @@ fn names<T>(
 impl EvalPlan {
     /// Leaves the held-out judge out of the panel where it cannot look at the images, and notes why: a configuration
     /// that runs on the pocket model runs on others too.
-    pub(super) fn for_model(mut self, model: &str) -> Self {
+    pub(super) fn for_model(mut self, model: &str, sampler: &SamplerPlan) -> Self {
         if !self.panel.iter().any(|measure| measure.is_judged()) {
             return self;
         }
-        let Some(reason) = self.unjudged(model) else {
+        let Some(reason) = self.unjudged(model, sampler) else {
             return self;
         };
         self.panel.retain(|measure| !measure.is_judged());
@@ -190,23 +212,31 @@ impl EvalPlan {
         self
     }
 
-    fn unjudged(&self, model: &str) -> Option<String> {
+    fn unjudged(&self, model: &str, sampler: &SamplerPlan) -> Option<String> {
         if model != POCKET {
             return Some(format!(
                 "it knows the drawings of the model \"{POCKET}\", and `model.path` is \"{model}\""
             ));
+        }
+        let sides = [("height", sampler.height), ("width", sampler.width)];
+        for (key, size) in sides {
+            if let Some(size) = size.filter(|&size| size != SCENE_SIDE as u64) {
+                return Some(format!(
+                    "it knows drawings of 64x64 pixels, and `sampler.{key}` is {size}"
+                ));
+            }
         }
         let questions = match PromptReader::new(Role::HeldOut) {
             Ok(questions) => questions,
             Err(error) => return Some(error.to_string()),
         };
         self.sets.iter().find_map(|set| {
-            let prompts = set.prompts();
-            let mut bad = prompts
+            let mut bad = set
+                .prompts()
                 .iter()
                 .filter_map(|prompt| questions.read(&prompt.text).err());
             let error = bad.next()?;
-            Some(format!("of `{}` in eval.sets, {error}", set.name()))
+            Some(format!("of `{}`, {error}", set.name()))
         })
     }
 }

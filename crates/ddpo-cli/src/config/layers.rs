@@ -2,18 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use figment::providers::{Format, Toml};
-use figment::value::{Dict, Map, Tag, Value};
-use figment::{Figment, Metadata, Profile, Provider};
+use figment::{Figment, Provider};
 
+use super::document::{Parsed, Set};
+use super::keys;
 use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::suggest::nearest;
 
 /// The preset that is used when none is named.
 const DEFAULT_PRESET: &str = "pocket";
 
+/// Where a value came from that nobody gave.
+pub const DEFAULT: &str = "default";
+
 /// Presets that travel with the program, for configurations with no `presets` folder beside them.
-const BUILT_IN: [(&str, &str); 3] = [
+pub const BUILT_IN: [(&str, &str); 3] = [
     (
         "pocket",
         include_str!("../../../../configs/presets/pocket.toml"),
@@ -37,8 +40,8 @@ pub struct Source {
     pub preset: Option<String>,
     /// `KEY=VALUE` pairs, in their order.
     pub set: Vec<String>,
-    /// An arm of the experiment or an algorithm, where something else than the configuration decides.
-    pub arm: Option<String>,
+    /// A variant of the experiment or an algorithm, where something else than the configuration decides.
+    pub variant: Option<String>,
     /// The seed, where something else than the configuration decides.
     pub seed: Option<u64>,
     /// The model, where something else than the configuration decides.
@@ -57,9 +60,6 @@ prompts.set = "animals"
 reproduce.algorithms = []
 "#;
 
-/// What a reward needs to know where neither preset nor experiment says it.
-const REWARD_DEFAULTS: &str = include_str!("reward_defaults.toml");
-
 impl Source {
     /// One update from a stored rollout.
     pub fn replay(model: &str, set: &[String]) -> Self {
@@ -76,65 +76,97 @@ impl Source {
     }
 }
 
-/// All layers merged, `algorithms`, `presets` and `arms` still beside what they were merged into.
+/// Layers over each other, and each by itself: of keys that replace each other, the highest counts.
+#[derive(Debug, Default)]
+pub struct Layers {
+    /// All of them merged.
+    pub merged: Figment,
+    /// From the lowest to the highest.
+    stack: Vec<Figment>,
+}
+
+impl Layers {
+    /// How high the highest layer is that has this key.
+    pub fn height(&self, key: &str) -> Option<usize> {
+        let has = |layer: &Figment| layer.find_value(key).is_ok();
+        self.stack.iter().rposition(has)
+    }
+
+    fn over(mut self, layer: impl Provider) -> Self {
+        let layer = Figment::new().merge(layer);
+        self.merged = self.merged.merge(&layer);
+        self.stack.push(layer);
+        self
+    }
+}
+
+/// All layers merged, `algorithms`, `presets` and `variants` still beside what they were merged into.
 ///
 /// What the experiment says anywhere lies over what the preset says anywhere, so that the resolved
 /// configuration of a run gives the same run again.
-pub fn layer(source: &Source) -> Result<Figment> {
+pub fn layers(source: &Source) -> Result<Layers> {
     let folder = source
         .file
         .as_deref()
         .and_then(Path::parent)
         .unwrap_or(Path::new(""));
-    let preset = reward_defaults()?.merge(preset(source.preset(), &folder.join("presets"))?);
+    let preset = Figment::new().merge(preset(source.preset(), &folder.join("presets"))?);
     let file = Figment::new().merge(match &source.file {
         Some(file) => read(file)?,
         None => Parsed::new(REPLAY, "ddpo replay".into())?,
     });
     let sets = sets(source, &file)?;
-    let set = |figment: Figment| sets.iter().cloned().fold(figment, Figment::merge);
+    let sets = sets.into_iter().fold(Figment::new(), Figment::merge);
     // A wrong type here is reported with all other problems, by the reader.
-    let name =
-        |figment: Figment, key| -> String { set(figment).extract_inner(key).unwrap_or_default() };
-    let of_preset = format!("presets.{}", source.preset());
-    let arm = match name(file.clone(), "arm") {
-        arm if arm.is_empty() => Figment::new(),
-        arm => file
-            .focus(&format!("arms.{arm}"))
-            .merge(file.focus(&format!("{of_preset}.arms.{arm}"))),
+    let name = |figment: Figment, key| -> String {
+        let figment = figment.merge(&sets);
+        figment.extract_inner(key).unwrap_or_default()
     };
-    let algorithm = name(preset.clone().merge(&file).merge(&arm), "rl.algorithm");
+    let of_preset = format!("presets.{}", source.preset());
+    let variant = match name(file.clone(), "variant") {
+        variant if variant.is_empty() => [Figment::new(), Figment::new()],
+        variant => [
+            file.focus(&format!("variants.{variant}")),
+            file.focus(&format!("{of_preset}.variants.{variant}")),
+        ],
+    };
+    let [of_variant, of_both] = variant;
+    let so_far = preset.clone().merge(&file);
+    let algorithm = name(so_far.merge(&of_variant).merge(&of_both), "rl.algorithm");
     let of_algorithm = format!("algorithms.{algorithm}");
-    let merged = preset
-        .clone()
-        .merge(preset.focus(&of_algorithm))
-        .merge(&file)
-        .merge(file.focus(&of_algorithm))
-        .merge(file.focus(&of_preset))
-        .merge(file.focus(&format!("{of_preset}.{of_algorithm}")))
-        .merge(arm);
-    Ok(set(merged))
+    Ok(defaults()?
+        .over(&preset)
+        .over(preset.focus(&of_algorithm))
+        .over(&file)
+        .over(file.focus(&of_algorithm))
+        .over(file.focus(&of_preset))
+        .over(file.focus(&format!("{of_preset}.{of_algorithm}")))
+        .over(of_variant)
+        .over(of_both)
+        .over(sets))
 }
 
 /// The keys of a reward by itself: defaults, its kind, `--set`.
-pub fn reward_layer(kind: &str, set: &[String]) -> Result<Figment> {
+pub fn reward_layers(kind: &str, set: &[String]) -> Result<Layers> {
     let kind = Set::new("reward.kind", kind.into(), "--reward");
-    set.iter()
-        .try_fold(reward_defaults()?.merge(kind), |figment, pair| {
-            Ok(figment.merge(Set::parse(pair)?))
-        })
+    set.iter().try_fold(defaults()?.over(kind), |layers, pair| {
+        Ok(layers.over(Set::parse(pair)?))
+    })
 }
 
-fn reward_defaults() -> Result<Figment> {
-    let name = "built-in defaults of rewards".into();
-    Ok(Figment::new().merge(Parsed::new(REWARD_DEFAULTS, name)?))
+fn defaults() -> Result<Layers> {
+    Ok(Layers::default().over(Parsed::new(&keys::defaults(), DEFAULT.into())?))
 }
 
 /// What the command line says, what counts most last.
 fn sets(source: &Source, file: &Figment) -> Result<Vec<Set>> {
-    let arm = source.arm.iter().map(|name| {
-        let is_arm = file.find_value(&format!("arms.{name}")).is_ok();
-        let key = if is_arm { "arm" } else { "rl.algorithm" };
+    let variant = source.variant.iter().map(|name| {
+        let is_variant = file.find_value(&format!("variants.{name}")).is_ok();
+        let key = if is_variant {
+            "variant"
+        } else {
+            "rl.algorithm"
+        };
         Set::new(key, name.as_str().into(), "--algorithms")
     });
     let seed = source.seed.iter();
@@ -145,7 +177,7 @@ fn sets(source: &Source, file: &Figment) -> Result<Vec<Set>> {
     // Pairs are said once for all runs of a queue, and what tells its runs apart counts more: two of them would write
     // to one folder.
     let model = model.map(Ok).chain(pairs);
-    model.chain(arm.chain(seed).map(Ok)).collect()
+    model.chain(variant.chain(seed).map(Ok)).collect()
 }
 
 fn preset(name: &str, folder: &Path) -> Result<Parsed> {
@@ -172,83 +204,5 @@ fn read(file: &Path) -> Result<Parsed> {
         Exit::Config,
         format!("cannot read configuration {}", file.display()),
     )?;
-    Parsed::new(&text, file.display().to_string())
-}
-
-/// A TOML document that knows its name.
-struct Parsed {
-    name: String,
-    data: Map<Profile, Dict>,
-}
-
-impl Parsed {
-    fn new(text: &str, name: String) -> Result<Self> {
-        let data = Toml::string(text)
-            .data()
-            .or_exit(Exit::Config, format!("{name} is no valid TOML"))?;
-        Ok(Self { name, data })
-    }
-}
-
-impl Provider for Parsed {
-    fn metadata(&self) -> Metadata {
-        Metadata::named(self.name.clone())
-    }
-
-    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
-        Ok(self.data.clone())
-    }
-}
-
-/// One key given on the command line.
-#[derive(Debug, Clone)]
-struct Set {
-    key: String,
-    value: Value,
-    from: &'static str,
-}
-
-impl Set {
-    fn new(key: &str, value: Value, from: &'static str) -> Self {
-        Self {
-            key: key.to_owned(),
-            value,
-            from,
-        }
-    }
-
-    /// `KEY=VALUE`: the value as TOML has it, else as a string.
-    fn parse(pair: &str) -> Result<Self> {
-        let Some((key, text)) = pair.split_once('=') else {
-            return Err(Failure::config(format!(
-                "--set {pair}: expected KEY=VALUE, as in rl.lr=1e-4"
-            )));
-        };
-        let (key, text) = (key.trim(), text.trim());
-        if key.split('.').any(str::is_empty) {
-            return Err(Failure::config(format!("--set {pair}: `{key}` is no key")));
-        }
-        let value = toml::from_str::<toml::Table>(&format!("v = {text}"))
-            .ok()
-            .and_then(|table| Value::serialize(&table["v"]).ok())
-            .unwrap_or_else(|| text.into());
-        Ok(Self::new(key, value, "--set"))
-    }
-}
-
-impl Provider for Set {
-    fn metadata(&self) -> Metadata {
-        Metadata::named(self.from)
-    }
-
-    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
-        let mut keys: Vec<&str> = self.key.split('.').collect();
-        let last = keys.pop().unwrap_or_default();
-        let innermost = Dict::from([(last.to_owned(), self.value.clone())]);
-        let wrap = |inner: Dict, key: &str| {
-            Dict::from([(key.to_owned(), Value::Dict(Tag::Default, inner))])
-        };
-        let dict = keys.into_iter().rev().fold(innermost, wrap);
-        Ok(Map::from([(Profile::Default, dict)]))
-    }
+    Ok(Parsed::new(&text, file.display().to_string())?.at(file))
 }

@@ -54,9 +54,6 @@ pub enum Method {
 }
 
 pub(super) fn read(r: &mut Reader, algorithm: Algorithm) -> Method {
-    r.allow(&ddpo::KEYS);
-    r.allow(&rwr::KEYS);
-    r.allow(&guidance::KEYS);
     match algorithm {
         Algorithm::DdpoIs | Algorithm::DdpoSf => Method::Ddpo(ddpo::read(r, algorithm)),
         Algorithm::Rwr => Method::Rwr(rwr::read(r, rwr::softmax)),

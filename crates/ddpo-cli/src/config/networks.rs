@@ -20,7 +20,7 @@ pub struct NetworkPlan {
 
 /// `reward.weights.aesthetic` and what else `aesthetic` needs.
 pub(super) fn aesthetic(r: &mut Reader) -> (NetworkPlan, Rescaling) {
-    let twice = r.get("reward.twice_rescaled", "true or false");
+    let twice = r.get("reward.twice_rescaled");
     let rescaling = match twice {
         true => Rescaling::Twice,
         false => Rescaling::Once,
@@ -34,12 +34,10 @@ pub(super) fn image_reward(r: &mut Reader) -> NetworkPlan {
 }
 
 fn network(r: &mut Reader, key: &str) -> NetworkPlan {
-    let weights = text(
-        r,
-        key,
-        "a folder, or a name on the hub as OWNER/NAME or OWNER/NAME@COMMIT",
-    );
-    let device: String = r.get("reward.device", "cpu or cuda:N");
+    let weights = text(r, key);
+    let weights = r.beside(key, &weights);
+    r.replace(key, weights.clone());
+    let device: String = r.get("reward.device");
     if let Err(error) = ddpo_torch::parse_device(&device)
         && r.is_set("reward.device")
     {

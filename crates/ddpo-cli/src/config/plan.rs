@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use ddpo_eval::claims::Claim;
-use ddpo_reward::prompts::PromptSet;
 use serde::Deserialize;
 use tch::{Device, Kind};
 
 use super::evals::{self, EvalPlan};
-use super::layers::{Source, layer};
+use super::layers::{Source, layers};
 use super::method::{self, Algorithm, Method};
+use super::prompts::{self, Prompts};
 use super::reader::{Entry, Reader};
 use super::reward::{RewardKind, RewardPlan};
 use super::sections;
@@ -20,8 +20,8 @@ use crate::failure::Result;
 pub struct Plan {
     /// Name of the experiment.
     pub experiment: String,
-    /// The arm of the experiment that this run is: a variant of an algorithm under a name of its own.
-    pub arm: Option<String>,
+    /// The variant of the experiment that this run is: an algorithm with keys of its own, under a name of its own.
+    pub variant: Option<String>,
     /// Length, seed, checkpoints.
     pub run: RunPlan,
     /// Where the weights are and how they are computed with.
@@ -39,7 +39,9 @@ pub struct Plan {
     /// The paper's reward that this one stands in for.
     pub stands_in_for: Option<String>,
     /// Where prompts are drawn from.
-    pub prompts: PromptSet,
+    pub prompts: Prompts,
+    /// What the unconditional branch of guidance sees.
+    pub negative: String,
     /// What the policy is measured on.
     pub eval: EvalPlan,
     /// Images drawn again through training.
@@ -140,6 +142,10 @@ pub struct SamplerPlan {
     pub guidance_scale: f64,
     /// Samples denoised together.
     pub batch: usize,
+    /// Height of images in pixels, where it is not the model's own.
+    pub height: Option<u64>,
+    /// Width of images in pixels, where it is not the model's own.
+    pub width: Option<u64>,
 }
 
 /// `[rl]`, as far as every algorithm needs it.
@@ -177,10 +183,10 @@ pub struct ProgressPlan {
 /// `[reproduce]`.
 #[derive(Debug, Clone, Default)]
 pub struct ReproducePlan {
-    /// Algorithms and arms, in the order in which they run.
+    /// Algorithms and variants, in the order in which they run.
     pub algorithms: Vec<String>,
-    /// Names of all arms that the configuration has.
-    pub arms: Vec<String>,
+    /// Names of all variants that the configuration has.
+    pub variants: Vec<String>,
     /// Of each algorithm.
     pub seeds: u64,
 }
@@ -189,14 +195,14 @@ pub struct ReproducePlan {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClaimRow {
-    /// The algorithm or arm whose runs are checked; all that ran when absent.
+    /// The algorithm or variant whose runs are checked; all that ran when absent.
     pub algorithm: Option<String>,
     /// What must hold.
     pub check: Claim,
 }
 
 impl ClaimRow {
-    /// The algorithms and arms that it needs runs of.
+    /// The algorithms and variants that it needs runs of.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let pair = self.check.compared().into_iter().flatten();
         self.algorithm.as_deref().into_iter().chain(pair)
@@ -213,12 +219,13 @@ pub const DTYPES: [(&str, Kind); 3] = [
 impl Plan {
     /// Reads all layers; either a whole plan, or every problem at once.
     pub fn load(source: &Source) -> Result<Self> {
-        let mut reader = Reader::new(layer(source)?);
+        let mut reader = Reader::new(layers(source)?);
         let r = &mut reader;
         let rl = sections::rl(r);
+        let prompts = prompts::read(r);
         let plan = Self {
-            experiment: r.get("experiment", "the experiment's name"),
-            arm: sections::arm(r),
+            experiment: r.get("experiment"),
+            variant: sections::variant(r),
             run: sections::run(r, rl.algorithm),
             model: sections::model(r, source.on_paper),
             policy: sections::policy(r),
@@ -226,10 +233,11 @@ impl Plan {
             method: method::read(r, rl.algorithm),
             rl,
             reward: RewardPlan::read(r),
-            stands_in_for: r.find("reward.stands_in_for", "the name of the paper's reward"),
-            prompts: r.choice("prompts.set", &PromptSet::ALL.map(|set| (set.name(), set))),
-            eval: evals::eval(r),
-            progress: sections::progress(r),
+            stands_in_for: r.find("reward.stands_in_for"),
+            eval: evals::eval(r, &prompts),
+            progress: sections::progress(r, &prompts),
+            prompts,
+            negative: prompts::negative(r),
             reproduce: sections::reproduce(r),
             entries: Vec::new(),
         };
@@ -237,14 +245,14 @@ impl Plan {
         plan.check(r);
         Ok(Self {
             entries: reader.finish()?,
-            eval: plan.eval.for_model(&plan.model.source.path),
+            eval: plan.eval.for_model(&plan.model.source.path, &plan.sampler),
             ..plan
         })
     }
 
-    /// What the run is called beside others of its experiment: its arm, else its algorithm.
+    /// What the run is called beside others of its experiment: its variant, else its algorithm.
     pub fn label(&self) -> &str {
-        self.arm.as_deref().unwrap_or(self.rl.algorithm.name())
+        self.variant.as_deref().unwrap_or(self.rl.algorithm.name())
     }
 
     /// Sets libtorch's number of threads: of the calling thread, and of all that start later.
@@ -254,11 +262,16 @@ impl Plan {
 
     /// What no single key shows.
     fn check(&self, r: &mut Reader) {
-        self.reward.check_prompts(r, "prompts.set", self.prompts);
+        self.reward
+            .check_prompts(r, &prompts::SOURCES, &self.prompts);
         self.reward
             .check_judge(r, &self.model.source.path, &self.progress.prompts);
-        for &set in &self.eval.sets {
-            self.reward.check_prompts(r, "eval.sets", set);
+        self.reward.check_size(r, &self.sampler);
+        for set in &self.eval.sets {
+            // Prompts that training draws from are refused once.
+            if *set != self.prompts || !set.is_own() {
+                self.reward.check_prompts(r, &evals::SOURCES, set);
+            }
         }
         if matches!(self.method, Method::Guidance(_)) && !self.reward.kind.has_gradient() {
             let problem = format!(

@@ -3,44 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use super::keys;
+use super::layers::DEFAULT;
 use super::plan::Plan;
 use super::reader::Entry;
 use crate::failure::{Exit, Failure, OrExit, Result};
 use crate::output::CONFIG;
-
-/// Keys that a resumed run may change without becoming another run: its length, how whoever scores is reached and
-/// waited for, and what only lists and reports read.
-const MAY_CHANGE: [&str; 29] = [
-    "run.epochs",
-    "run.max_time",
-    "run.checkpoint_every",
-    "run.keep_checkpoints",
-    "title",
-    "claims",
-    "about.paper",
-    "about.shows",
-    "about.found",
-    "about.replaced",
-    "about.against",
-    "about.minutes",
-    "reproduce.algorithms",
-    "reproduce.seeds",
-    "eval.stop_rule.standard_errors",
-    "reward.threads",
-    "reward.vlm.url",
-    "reward.vlm.api_key_env",
-    "reward.vlm.in_flight",
-    "reward.vlm.timeout",
-    "reward.vlm.deadline",
-    "reward.vlm.backoff",
-    "reward.vlm.longest_backoff",
-    "reward.vlm.bad_answers",
-    "reward.vlm.encoder_device",
-    "reward.command_deadline",
-    "reward.command_retry",
-    "reward.cache",
-    "reward.offline",
-];
 
 /// The resolved configuration as TOML, each key with where it came from.
 pub fn render(entries: &[Entry]) -> String {
@@ -82,16 +50,16 @@ fn same_run(file: &Path, entries: &[Entry]) -> Result<()> {
     let stored: toml::Value =
         toml::from_str(&text).or_exit(Exit::Data, format!("{shown} is damaged"))?;
     let mut differences = Vec::new();
-    for entry in entries
-        .iter()
-        .filter(|entry| !MAY_CHANGE.contains(&entry.key.as_str()))
-    {
+    let may_change = |entry: &&Entry| keys::by_name(&entry.key).is_some_and(|key| key.may_change);
+    for entry in entries.iter().filter(|entry| !may_change(entry)) {
         let was = entry
             .key
             .split('.')
             .try_fold(&stored, |value, key| value.get(key));
         let was = was.map(toml::Value::to_string);
-        if was.as_deref() != Some(&entry.value) {
+        // A key that there was not when the run was made did then what its default does now.
+        let is_new = was.is_none() && entry.from == DEFAULT;
+        if was.as_deref() != Some(&entry.value) && !is_new {
             let was = was.unwrap_or_else(|| "not there".into());
             differences.push(format!("`{}` was {was}, is {}", entry.key, entry.value));
         }

@@ -2,20 +2,22 @@
 //!
 //! A kind reads its own keys only. The keys of the other kinds may be there too, so that a preset can carry
 //! what every reward needs; they are left out of the resolved configuration. What no preset and no experiment
-//! says comes from `reward_defaults.toml`. Parts of a sum are kinds too, and read the keys of their kind.
+//! says comes from the table of keys. Parts of a sum are kinds too, and read the keys of their kind.
 
 use std::time::Duration;
 
 use ddpo_encoder::Rescaling;
 use ddpo_pocket::content::JudgeReward;
-use ddpo_reward::prompts::{PromptSet, numbered};
+use ddpo_pocket::scene::SCENE_SIDE;
+use ddpo_reward::prompts::numbered;
 use ddpo_reward::vlm::{Question, Wording, counting_questions};
 use ddpo_reward::{Aesthetic, CommandReward, Composite, ImageRewardScore, VlmBertScore, Vqa};
 use ddpo_train::Retry;
 
-use super::layers::reward_layer;
+use super::layers::reward_layers;
 use super::networks::{self, NetworkPlan};
-use super::plan::POCKET;
+use super::plan::{POCKET, SamplerPlan};
+use super::prompts::Prompts;
 use super::reader::Reader;
 use super::services::{self, CachePlan, CommandPlan, EncoderPlan, VlmPlan};
 use crate::failure::Result;
@@ -63,38 +65,6 @@ pub enum RewardKind {
         normalise: bool,
     },
 }
-
-/// Keys below `reward.` that only some kinds read.
-const KEYS_OF_KINDS: [&str; 28] = [
-    "reward.vlm.url",
-    "reward.vlm.model",
-    "reward.vlm.api_key_env",
-    "reward.vlm.max_tokens",
-    "reward.vlm.in_flight",
-    "reward.vlm.timeout",
-    "reward.vlm.deadline",
-    "reward.vlm.backoff",
-    "reward.vlm.longest_backoff",
-    "reward.vlm.bad_answers",
-    "reward.vlm.encoding",
-    "reward.vlm.questions",
-    "reward.vlm.wording",
-    "reward.vlm.encoder",
-    "reward.vlm.encoder_layer",
-    "reward.vlm.encoder_device",
-    "reward.command",
-    "reward.command_deadline",
-    "reward.command_retry",
-    "reward.parts",
-    "reward.normalise_parts",
-    "reward.cache",
-    "reward.offline",
-    "reward.device",
-    "reward.dtype",
-    "reward.weights.aesthetic",
-    "reward.weights.image_reward",
-    "reward.twice_rescaled",
-];
 
 impl RewardKind {
     /// Names in configurations and for `ddpo score --reward`.
@@ -173,7 +143,7 @@ impl RewardKind {
             CommandReward::NAME => Self::Command(services::command(r)),
             Composite::NAME => Self::Composite {
                 parts: services::parts(r, &Self::NAMES),
-                normalise: r.get("reward.normalise_parts", "true or false"),
+                normalise: r.get("reward.normalise_parts"),
             },
             _ => Self::JpegCompressibility,
         }
@@ -226,7 +196,6 @@ impl RewardKind {
 impl RewardPlan {
     /// Reads `[reward]`.
     pub(super) fn read(r: &mut Reader) -> Self {
-        r.allow(&KEYS_OF_KINDS);
         let name = r.choice("reward.kind", &RewardKind::NAMES.map(|name| (name, name)));
         let kind = RewardKind::read(r, name);
         Self {
@@ -236,12 +205,12 @@ impl RewardPlan {
                 None
             },
             kind,
-            threads: r.count("reward.threads", 1..=64) as usize,
+            threads: r.count("reward.threads") as usize,
         }
     }
 
-    /// Notes prompts that the reward cannot be asked about.
-    pub(super) fn check_prompts(&self, r: &mut Reader, key: &str, set: PromptSet) {
+    /// Notes prompts that the reward cannot be asked about, which the highest of some keys names.
+    pub(super) fn check_prompts(&self, r: &mut Reader, keys: &[&'static str], set: &Prompts) {
         let prompts = set.prompts();
         for kind in self.kind.leaves() {
             let bad = match kind {
@@ -249,12 +218,12 @@ impl RewardPlan {
                     .iter()
                     .find_map(|p| counting_questions(p).err())
                     .map(|error| format!("vlm-counting cannot count: {error}")),
-                RewardKind::Judge => JudgeReward::check(&prompts)
+                RewardKind::Judge => JudgeReward::check(prompts)
                     .err()
                     .map(|error| format!("judge cannot judge: {error}")),
                 _ => None,
             };
-            if let Some(error) = bad {
+            if let (Some(error), Some(key)) = (bad, r.highest(keys)) {
                 r.problem(key, format!("has {}, whose prompts {error}", set.name()));
             }
         }
@@ -275,6 +244,22 @@ impl RewardPlan {
         if let Err(error) = JudgeReward::check(&numbered(progress.iter().cloned())) {
             let problem = format!("has a prompt that judge cannot judge: {error}");
             r.problem("progress.prompts", problem);
+        }
+    }
+
+    /// Notes images of a size that the judge does not know.
+    pub(super) fn check_size(&self, r: &mut Reader, sampler: &SamplerPlan) {
+        if !self.kind.leaves().contains(&&RewardKind::Judge) {
+            return;
+        }
+        for (key, size) in [("height", sampler.height), ("width", sampler.width)] {
+            if let Some(size) = size.filter(|&size| size != SCENE_SIDE as u64) {
+                let problem = format!(
+                    "is {size}: the reward judge knows drawings of 64x64 pixels and nothing else, expected 64, or \
+                     another reward.kind"
+                );
+                r.problem(&format!("sampler.{key}"), problem);
+            }
         }
     }
 
@@ -304,7 +289,7 @@ impl RewardPlan {
 
     /// A reward by itself, without a run: its kind and `reward.…=VALUE` pairs.
     pub fn alone(kind: &str, set: &[String]) -> Result<Self> {
-        let mut reader = Reader::new(reward_layer(kind, set)?);
+        let mut reader = Reader::new(reward_layers(kind, set)?).within("reward.");
         let plan = Self::read(&mut reader);
         reader.finish()?;
         Ok(plan)

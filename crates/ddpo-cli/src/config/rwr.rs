@@ -29,22 +29,6 @@ pub struct RwrPlan {
     pub order: Order,
 }
 
-/// Keys that may be there while another algorithm trains.
-pub(super) const KEYS: [&str; 12] = [
-    "rwr.beta",
-    "rwr.rewards",
-    "rwr.percentile",
-    "rwr.scope",
-    "rwr.samples_per_round",
-    "rwr.samples_per_prompt",
-    "rwr.updates_per_round",
-    "rwr.batch",
-    "rwr.train_guidance",
-    "rwr.latents",
-    "rwr.moments",
-    "rwr.order",
-];
-
 /// RWR's weights.
 pub(super) fn softmax(r: &mut Reader) -> Weighting {
     let rewards = [
@@ -52,7 +36,7 @@ pub(super) fn softmax(r: &mut Reader) -> Weighting {
         ("standardised", Rewards::Standardised),
     ];
     Weighting::Softmax {
-        beta: r.number("rwr.beta", 0.0..=1e6),
+        beta: r.number("rwr.beta"),
         rewards: r.choice("rwr.rewards", &rewards),
     }
 }
@@ -60,7 +44,7 @@ pub(super) fn softmax(r: &mut Reader) -> Weighting {
 /// Sparse RWR's weights.
 pub(super) fn percentile(r: &mut Reader) -> Weighting {
     Weighting::Percentile {
-        percentile: r.number("rwr.percentile", 0.0..=0.999_999),
+        percentile: r.number("rwr.percentile"),
     }
 }
 
@@ -71,11 +55,11 @@ pub(super) fn read(r: &mut Reader, weighting: fn(&mut Reader) -> Weighting) -> R
             "rwr.scope",
             &[("per-prompt", Scope::PerPrompt), ("pool", Scope::Pool)],
         ),
-        samples_per_round: r.count("rwr.samples_per_round", 2..=1_000_000) as usize,
-        samples_per_prompt: r.count("rwr.samples_per_prompt", 1..=1_000_000) as usize,
-        updates_per_round: r.count("rwr.updates_per_round", 1..=1_000_000) as usize,
-        batch: r.count("rwr.batch", 1..=1_000_000) as usize,
-        train_guidance: r.get("rwr.train_guidance", "true or false"),
+        samples_per_round: r.count("rwr.samples_per_round") as usize,
+        samples_per_prompt: r.count("rwr.samples_per_prompt") as usize,
+        updates_per_round: r.count("rwr.updates_per_round") as usize,
+        batch: r.count("rwr.batch") as usize,
+        train_guidance: r.get("rwr.train_guidance"),
         latents: r.choice(
             "rwr.latents",
             &[

@@ -7,48 +7,48 @@ use tch::Device;
 
 use super::method::Algorithm;
 use super::plan::{
-    ClaimRow, DTYPES, ModelPlan, ModelSource, PolicyPlan, ProgressPlan, ReproducePlan, RlPlan,
-    RunPlan, SamplerPlan, Train,
+    ClaimRow, DTYPES, ModelPlan, ModelSource, POCKET, PolicyPlan, ProgressPlan, ReproducePlan,
+    RlPlan, RunPlan, SamplerPlan, Train,
 };
-use super::reader::Reader;
+use super::prompts::{self, Prompts};
+use super::reader::{Reader, expected};
 use crate::suggest::{instead, nearest};
 
-/// A resolved configuration names its arm, and has the sections of none.
-pub(super) fn arm(r: &mut Reader) -> Option<String> {
-    let arm: String = r.find("arm", "the name of an arm of the experiment")?;
-    let known = r.tables("arms");
-    if !known.is_empty() && !known.contains(&arm) {
-        let hint = match nearest(&arm, known.iter().map(String::as_str)) {
+/// A resolved configuration names its variant, and has the sections of none.
+pub(super) fn variant(r: &mut Reader) -> Option<String> {
+    let variant: String = r.find("variant")?;
+    let known = r.tables("variants");
+    if !known.is_empty() && !known.contains(&variant) {
+        let hint = match nearest(&variant, known.iter().map(String::as_str)) {
             Some(near) => format!("did you mean \"{near}\"?"),
             None => format!("expected one of {}", known.join(", ")),
         };
-        r.problem("arm", format!("is \"{arm}\", which is no arm: {hint}"));
+        r.problem(
+            "variant",
+            format!("is \"{variant}\", which is no variant: {hint}"),
+        );
     }
-    Some(arm)
+    Some(variant)
 }
 
 pub(super) fn run(r: &mut Reader, algorithm: Algorithm) -> RunPlan {
     RunPlan {
         epochs: match algorithm {
             // Nothing changes from one epoch to the next.
-            Algorithm::UniversalGuidance => {
-                r.allow(&["run.epochs"]);
-                1
-            }
-            _ => r.count("run.epochs", 1..=1_000_000),
+            Algorithm::UniversalGuidance => 1,
+            _ => r.count("run.epochs"),
         },
-        seed: r.count("run.seed", 0..=i64::MAX as u64),
-        threads: r.count("run.threads", 1..=1024) as usize,
+        seed: r.count("run.seed"),
+        threads: r.count("run.threads") as usize,
         max_time: duration(r, "run.max_time"),
-        checkpoint_every: r.count("run.checkpoint_every", 1..=1_000_000),
-        keep_checkpoints: r.count("run.keep_checkpoints", 1..=1_000_000) as usize,
+        checkpoint_every: r.count("run.checkpoint_every"),
+        keep_checkpoints: r.count("run.keep_checkpoints") as usize,
     }
 }
 
 /// Seconds as a number, or a number with its unit; none for 0 and for what is no duration.
 pub(super) fn duration(r: &mut Reader, key: &str) -> Option<Duration> {
-    let expected = "seconds, or a text such as \"90s\", \"10m\", \"2h\"";
-    let value: Value = r.find(key, expected)?;
+    let value: Value = r.find(key)?;
     let seconds = match value.as_str() {
         Some(text) => parse_seconds(text),
         None => value.deserialize::<f64>().ok(),
@@ -57,7 +57,7 @@ pub(super) fn duration(r: &mut Reader, key: &str) -> Option<Duration> {
         Some(Ok(Duration::ZERO)) => None,
         Some(Ok(time)) => Some(time),
         _ => {
-            r.problem(key, format!("is no duration: expected {expected}"));
+            r.problem(key, format!("is no duration: expected {}", expected(key)));
             None
         }
     }
@@ -76,9 +76,21 @@ fn parse_seconds(text: &str) -> Option<f64> {
         .map(|number| number * factor)
 }
 
+/// A folder may be beside the configuration; `pocket` is never one.
+fn path(r: &mut Reader) -> String {
+    let key = "model.path";
+    let path: String = r.get(key);
+    if path == POCKET {
+        return path;
+    }
+    let path = r.beside(key, &path);
+    r.replace(key, path.clone());
+    path
+}
+
 /// `on_paper`: nothing is computed, so that the device need not be there.
 pub(super) fn model(r: &mut Reader, on_paper: bool) -> ModelPlan {
-    let name: String = r.get("model.device", "cpu or cuda:N");
+    let name: String = r.get("model.device");
     let found = match on_paper {
         true => ddpo_torch::parse_device(&name),
         false => ddpo_torch::device(&name),
@@ -90,27 +102,23 @@ pub(super) fn model(r: &mut Reader, on_paper: bool) -> ModelPlan {
         Device::Cpu
     });
     let source = ModelSource {
-        path: r.get(
-            "model.path",
-            "pocket, a folder in the diffusers layout, or a name on the hub",
-        ),
-        revision: r.find("model.revision", "a commit, 40 hexadecimal digits"),
+        path: path(r),
+        revision: r.find("model.revision"),
     };
     ModelPlan {
         source,
         device,
         dtype: r.choice("model.dtype", &DTYPES),
-        tf32: r.get("model.tf32", "true or false"),
-        vae_slice: r.count("model.vae_slice", 1..=100_000) as usize,
+        tf32: r.get("model.tf32"),
+        vae_slice: r.count("model.vae_slice") as usize,
     }
 }
 
 pub(super) fn policy(r: &mut Reader) -> PolicyPlan {
     let is_lora = r.choice("policy.train", &[("full", false), ("lora", true)]);
-    let rank = r.count("policy.lora.rank", 1..=1024);
-    let alpha = r.number("policy.lora.alpha", 1e-6..=1e6);
-    let expected = "a list of ends of names, as to_q or attn2.to_k";
-    let targets: Vec<String> = r.get("policy.lora.targets", expected);
+    let rank = r.count("policy.lora.rank");
+    let alpha = r.number("policy.lora.alpha");
+    let targets: Vec<String> = r.get("policy.lora.targets");
     PolicyPlan {
         train: match is_lora {
             true => Train::Lora {
@@ -120,12 +128,12 @@ pub(super) fn policy(r: &mut Reader) -> PolicyPlan {
             },
             false => Train::Full,
         },
-        checkpointing: r.get("policy.checkpointing", "true or false"),
+        checkpointing: r.get("policy.checkpointing"),
     }
 }
 
 pub(super) fn sampler(r: &mut Reader) -> SamplerPlan {
-    let eta = r.number("sampler.eta", 0.0..=1.0);
+    let eta = r.number("sampler.eta");
     if eta == 0.0 {
         r.problem(
             "sampler.eta",
@@ -133,50 +141,69 @@ pub(super) fn sampler(r: &mut Reader) -> SamplerPlan {
         );
     }
     SamplerPlan {
-        n_steps: r.count("sampler.n_steps", 1..=1000) as usize,
+        n_steps: r.count("sampler.n_steps") as usize,
         eta,
-        guidance_scale: r.number("sampler.guidance_scale", 0.0..=100.0),
-        batch: r.count("sampler.batch", 1..=100_000) as usize,
+        guidance_scale: r.number("sampler.guidance_scale"),
+        batch: r.count("sampler.batch") as usize,
+        height: r.find_count("sampler.height"),
+        width: r.find_count("sampler.width"),
     }
 }
 
 pub(super) fn rl(r: &mut Reader) -> RlPlan {
-    let tiny = 1e-12;
     RlPlan {
         algorithm: r.choice("rl.algorithm", &Algorithm::NAMES),
-        lr: r.number("rl.lr", tiny..=1.0),
-        beta1: r.number("rl.beta1", 0.0..=0.999_999),
-        beta2: r.number("rl.beta2", 0.0..=0.999_999_999),
-        adam_eps: r.number("rl.adam_eps", tiny..=1.0),
-        weight_decay: r.number("rl.weight_decay", 0.0..=1.0),
-        max_grad_norm: r.number("rl.max_grad_norm", tiny..=1e12),
-        micro_batch: r.count("rl.micro_batch", 1..=100_000) as usize,
-        max_skipped: r.count("rl.max_skipped", 1..=1000) as u32,
+        lr: r.number("rl.lr"),
+        beta1: r.number("rl.beta1"),
+        beta2: r.number("rl.beta2"),
+        adam_eps: r.number("rl.adam_eps"),
+        weight_decay: r.number("rl.weight_decay"),
+        max_grad_norm: r.number("rl.max_grad_norm"),
+        micro_batch: r.count("rl.micro_batch") as usize,
+        max_skipped: r.count("rl.max_skipped") as u32,
     }
 }
 
-pub(super) fn progress(r: &mut Reader) -> ProgressPlan {
+/// How many prompts of one's own are drawn through training.
+const SHOWN: usize = 8;
+
+/// Images through training. As with evaluations, prompts of one's own replace those named below them.
+pub(super) fn progress(r: &mut Reader, drawn: &Prompts) -> ProgressPlan {
+    let (key, own) = ("progress.prompts", prompts::height(r, drawn));
+    let prompts = match own.is_some() && r.height(key) < own {
+        true => {
+            let mut first: Vec<String> = Vec::new();
+            for prompt in drawn.prompts() {
+                if first.len() < SHOWN && !first.contains(&prompt.text) {
+                    first.push(prompt.text.clone());
+                }
+            }
+            r.derive(key, first.clone(), "the first of the run's own prompts");
+            first
+        }
+        false => r.get(key),
+    };
     ProgressPlan {
-        prompts: r.get("progress.prompts", "a list of prompts"),
-        every: r.count("progress.every", 1..=1_000_000),
+        prompts,
+        every: r.count("progress.every"),
     }
 }
 
 /// Keys that only reports use; they read them from the run's folder.
 pub(super) fn for_reports(r: &mut Reader) {
-    let _: String = r.get("title", "a title");
+    let _: String = r.get("title");
     // `[about]` is for lists and reports too, which read it from the file.
     for key in ["paper", "shows", "found", "replaced", "against"] {
-        let _: Option<String> = r.find(&format!("about.{key}"), "a text");
+        let _: Option<String> = r.find(&format!("about.{key}"));
     }
-    let _: Option<f64> = r.find("about.minutes", "minutes on two cores, a number");
+    let _: Option<f64> = r.find("about.minutes");
 }
 
 pub(super) fn reproduce(r: &mut Reader) -> ReproducePlan {
     let plan = ReproducePlan {
-        algorithms: r.get("reproduce.algorithms", "a list of algorithms or arms"),
-        arms: r.tables("arms"),
-        seeds: r.count("reproduce.seeds", 1..=1000),
+        algorithms: r.get("reproduce.algorithms"),
+        variants: r.tables("variants"),
+        seeds: r.count("reproduce.seeds"),
     };
     claims(r, &plan);
     plan
@@ -187,8 +214,8 @@ pub(super) fn reproduce(r: &mut Reader) -> ReproducePlan {
 /// A claim on a misspelt algorithm would never be checked. All rows in one message would fill a screen: each is read
 /// by itself.
 fn claims(r: &mut Reader, plan: &ReproducePlan) {
-    let expected = "rows with algorithm and check = { kind, source, metric, standard_errors }";
-    let raw: Vec<Value> = r.find("claims", expected).unwrap_or_default();
+    let expected = expected("claims");
+    let raw: Vec<Value> = r.find("claims").unwrap_or_default();
     let mut rows = Vec::new();
     for (row, value) in (1..).zip(raw) {
         match value.deserialize::<ClaimRow>() {
@@ -196,9 +223,13 @@ fn claims(r: &mut Reader, plan: &ReproducePlan) {
             Err(error) => r.problem("claims", format!("row {row}: {error}; expected {expected}")),
         }
     }
-    // The configuration that a run writes has no arms, and names them in `reproduce.algorithms`.
-    let arms = plan.arms.iter().chain(&plan.algorithms).map(String::as_str);
-    let known: Vec<&str> = arms
+    // The configuration that a run writes has no variants, and names them in `reproduce.algorithms`.
+    let variants = plan
+        .variants
+        .iter()
+        .chain(&plan.algorithms)
+        .map(String::as_str);
+    let known: Vec<&str> = variants
         .chain(Algorithm::NAMES.iter().map(|(name, _)| *name))
         .collect();
     for name in rows.iter().flat_map(ClaimRow::names) {

@@ -9,7 +9,7 @@ use figment::value::{Dict, Value};
 use serde::Deserialize;
 use tch::Device;
 
-use super::reader::Reader;
+use super::reader::{Reader, expected};
 use super::reward::RewardKind;
 use super::sections::duration;
 
@@ -55,30 +55,19 @@ pub struct CachePlan {
 
 /// `reward.vlm.…`.
 pub(super) fn vlm(r: &mut Reader) -> VlmPlan {
-    let url = text(
-        r,
-        "reward.vlm.url",
-        "the server's address, as \"http://127.0.0.1:8000\"",
-    );
-    let model = text(
-        r,
-        "reward.vlm.model",
-        "the model's name, as the server lists it at /v1/models",
-    );
-    let api_key_env: String = r.get(
-        "reward.vlm.api_key_env",
-        "the name of an environment variable, or \"\" for none",
-    );
+    let url = text(r, "reward.vlm.url");
+    let model = text(r, "reward.vlm.model");
+    let api_key_env: String = r.get("reward.vlm.api_key_env");
     let chat = ChatConfig {
-        max_tokens: r.count("reward.vlm.max_tokens", 1..=4096) as u32,
-        in_flight: r.count("reward.vlm.in_flight", 1..=1024) as usize,
+        max_tokens: r.count("reward.vlm.max_tokens") as u32,
+        in_flight: r.count("reward.vlm.in_flight") as usize,
         attempt_timeout: span(r, "reward.vlm.timeout"),
         deadline: span(r, "reward.vlm.deadline"),
         backoff: Backoff {
             first: span(r, "reward.vlm.backoff"),
             longest: span(r, "reward.vlm.longest_backoff"),
         },
-        bad_answers: r.count("reward.vlm.bad_answers", 1..=100) as u32,
+        bad_answers: r.count("reward.vlm.bad_answers") as u32,
         ..ChatConfig::new(url, model)
     };
     VlmPlan {
@@ -100,15 +89,14 @@ pub(super) fn questions(r: &mut Reader) -> Vec<Question> {
         expect: String,
     }
     let key = "reward.vlm.questions";
-    let expected = "a list such as [{ ask = \"What animal is this?\", expect = \"{prompt}\" }]";
-    let rows: Vec<Row> = r.get(key, expected);
+    let rows: Vec<Row> = r.get(key);
     if rows.iter().any(|row| row.expect.trim().is_empty()) {
         r.problem(
             key,
             "has a question that expects nothing: every answer would do",
         );
     } else if rows.is_empty() && r.is_set(key) {
-        r.problem(key, format!("is empty: expected {expected}"));
+        r.problem(key, format!("is empty: expected {}", expected(key)));
     }
     let question = |Row { ask, expect }| Question { ask, expect };
     rows.into_iter().map(question).collect()
@@ -121,17 +109,15 @@ pub(super) fn wording(r: &mut Reader) -> Wording {
 
 /// `reward.vlm.encoder…`.
 pub(super) fn encoder(r: &mut Reader) -> EncoderPlan {
-    let expected = "a folder with a BERT, MiniLM or DeBERTa encoder as transformers saves it, or a name on the hub as \
-                    OWNER/NAME or OWNER/NAME@COMMIT";
     EncoderPlan {
-        weights: text(r, "reward.vlm.encoder", expected),
-        layer: r.count("reward.vlm.encoder_layer", 1..=1000) as i64,
+        weights: text(r, "reward.vlm.encoder"),
+        layer: r.count("reward.vlm.encoder_layer") as i64,
         device: device(r, "reward.vlm.encoder_device"),
     }
 }
 
 fn device(r: &mut Reader, key: &str) -> Device {
-    let name: String = r.get(key, "cpu or cuda:N");
+    let name: String = r.get(key);
     ddpo_torch::device(&name).unwrap_or_else(|error| {
         if !name.is_empty() {
             r.problem(key, format!("is \"{name}\": {error}"));
@@ -143,11 +129,12 @@ fn device(r: &mut Reader, key: &str) -> Device {
 /// `reward.command…`.
 pub(super) fn command(r: &mut Reader) -> CommandPlan {
     let key = "reward.command";
-    let expected = "a program and its arguments, as [\"python3\", \"reward.py\"]";
-    let command: Vec<String> = r.get(key, expected);
+    let command: Vec<String> = r.get(key);
     if r.is_set(key) && command.first().is_none_or(|program| program.is_empty()) {
-        r.problem(key, format!("is empty: expected {expected}"));
+        r.problem(key, format!("is empty: expected {}", expected(key)));
     }
+    let command: Vec<String> = command.iter().map(|part| r.beside(key, part)).collect();
+    r.replace(key, command.clone());
     CommandPlan {
         config: CommandConfig {
             command,
@@ -160,11 +147,9 @@ pub(super) fn command(r: &mut Reader) -> CommandPlan {
 /// `reward.parts`: kinds and what they count; whoever is asked comes first, since what fails should fail early.
 pub(super) fn parts(r: &mut Reader, names: &[&str]) -> Vec<(RewardKind, f64)> {
     let key = "reward.parts";
-    let expected =
-        "kinds with their weights, as { jpeg-compressibility = 1.0, colourfulness = 0.1 }";
-    let table: Dict = r.get(key, expected);
+    let table: Dict = r.get(key);
     if table.is_empty() && r.is_set(key) {
-        r.problem(key, format!("is empty: expected {expected}"));
+        r.problem(key, format!("is empty: expected {}", expected(key)));
     }
     let mut parts = Vec::new();
     for (name, weight) in table {
@@ -193,8 +178,8 @@ pub(super) fn parts(r: &mut Reader, names: &[&str]) -> Vec<(RewardKind, f64)> {
 
 /// `reward.cache` and `reward.offline`.
 pub(super) fn cache(r: &mut Reader) -> Option<CachePlan> {
-    let folder: String = r.get("reward.cache", "a folder, or \"\" to remember nothing");
-    let offline = r.get("reward.offline", "true or false");
+    let folder: String = r.get("reward.cache");
+    let offline = r.get("reward.offline");
     if offline && folder.is_empty() {
         let problem = "is true: expected `reward.cache` to name the folder that has the scores";
         r.problem("reward.offline", problem);
@@ -211,10 +196,10 @@ fn number(value: &Value) -> Option<f64> {
 }
 
 /// A text that must be there and say something.
-pub(super) fn text(r: &mut Reader, key: &str, expected: &str) -> String {
-    let text: String = r.get(key, expected);
+pub(super) fn text(r: &mut Reader, key: &str) -> String {
+    let text: String = r.get(key);
     if r.is_set(key) && text.trim().is_empty() {
-        r.problem(key, format!("is empty: expected {expected}"));
+        r.problem(key, format!("is empty: expected {}", expected(key)));
     }
     text
 }

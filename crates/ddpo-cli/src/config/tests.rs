@@ -3,15 +3,16 @@ use std::path::Path;
 use super::*;
 use crate::failure::{Exit, Failure};
 
-mod arms;
 mod claims;
 mod judge;
 mod methods;
+mod prompts;
+mod variants;
 
 const CONFIGS: [&str; 3] = ["compressibility", "incompressibility", "aesthetic"];
 
 /// Experiments whose runs are not the four algorithms of Fig. 4.
-const WITH_ARMS: [&str; 8] = [
+const WITH_VARIANTS: [&str; 8] = [
     "alignment",
     "generalization",
     "guidance",
@@ -54,9 +55,9 @@ fn shipped_configurations_are_whole_for_every_algorithm() {
             ("rwr", 20),
             ("rwr-sparse", 20),
         ] {
-            let arm = Some(algorithm.to_owned());
+            let variant = Some(algorithm.to_owned());
             let plan = Plan::load(&Source {
-                arm,
+                variant,
                 ..source(name, &[])
             })
             .expect(name);
@@ -72,7 +73,7 @@ fn shipped_configurations_are_whole_for_every_algorithm() {
 fn under(name: &str, preset: &str, algorithm: &str) -> Result<Plan, Failure> {
     Plan::load(&Source {
         preset: Some(preset.to_owned()),
-        arm: Some(algorithm.to_owned()),
+        variant: Some(algorithm.to_owned()),
         on_paper: true,
         ..source(name, &[])
     })
@@ -328,6 +329,19 @@ fn prompts_that_cannot_be_counted_are_found_before_a_run() {
             "\"cat\"",
         ],
     );
+}
+
+#[test]
+fn a_reward_alone_has_its_own_keys_and_no_others() {
+    let alone = |set: &str| RewardPlan::alone("colourfulness", &[set.to_owned()]);
+    assert_eq!(alone("reward.threads=2").expect("a reward").threads, 2);
+    for set in ["rl.lr=1", "reward.thread=2"] {
+        let error = alone(set).expect_err("no key here").to_string();
+        assert!(
+            error.starts_with("--set: `") && error.contains("is no key"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -10,14 +10,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use ddpo_eval::evals::EVAL_COLUMNS;
 use ddpo_eval::stats::Summary;
-use ddpo_reward::prompts::PromptSet;
 use ddpo_reward::{Images, Prompt};
 use ddpo_sched::{KeyedNoise, Seeds, Stream};
 use ddpo_train::{Boundary, Error, Event, Observer, RewardWorker};
 use indicatif::ProgressBar;
 
 use super::panel::Panel;
-use crate::config::EvalPlan;
+use crate::config::{EvalPlan, Prompts};
 use crate::output::{append, cut};
 use crate::screen::Screen;
 
@@ -63,8 +62,8 @@ impl<'a> Evaluation<'a> {
 
     fn evaluate(&mut self, boundary: &Boundary<'_>) -> Result<()> {
         let mut rows = Vec::new();
-        for &set in &self.plan.sets {
-            let asked = asked(&set.prompts(), self.plan.samples);
+        for set in &self.plan.sets {
+            let asked = asked(set.prompts(), self.plan.samples);
             let (images, rewards) = self.draw(boundary, set, &asked)?;
             let prompts: Vec<Prompt> = asked.iter().map(|(_, prompt)| prompt.clone()).collect();
             let measured = self.panel.measure(&images, &prompts)?;
@@ -106,7 +105,7 @@ impl<'a> Evaluation<'a> {
         let (Some(rule), Some(set)) = (&self.plan.stop_rule, self.plan.sets.first()) else {
             return Ok(());
         };
-        let rule = rule.on(*set);
+        let rule = rule.on(set);
         let found = rule.apply(&ddpo_eval::evals::read(&self.path)?);
         let found = found.map_err(anyhow::Error::msg)?;
         if found
@@ -124,10 +123,10 @@ impl<'a> Evaluation<'a> {
     fn draw(
         &self,
         boundary: &Boundary<'_>,
-        set: PromptSet,
+        set: &Prompts,
         asked: &[(u64, Prompt)],
     ) -> Result<(Images, Vec<f32>)> {
-        let noise = KeyedNoise::of_stream(self.seeds, Stream::Evaluation, noise_key(set));
+        let noise = KeyedNoise::of_stream(self.seeds, Stream::Evaluation, noise_key(set.name()));
         self.bar
             .set_prefix(format!("{}: evaluating `{}`", self.title, set.name()));
         self.bar
@@ -186,13 +185,13 @@ fn asked(prompts: &[Prompt], samples: usize) -> Vec<(u64, Prompt)> {
 }
 
 /// The key that a set's noise has in the stream of evaluations; progress images have 0.
-fn noise_key(set: PromptSet) -> u64 {
-    1 + u64::from(crc32fast::hash(set.name().as_bytes()))
+fn noise_key(set: &str) -> u64 {
+    1 + u64::from(crc32fast::hash(set.as_bytes()))
 }
 
 fn cells(
     boundary: &Boundary<'_>,
-    set: PromptSet,
+    set: &Prompts,
     (sample_id, prompt): &(u64, Prompt),
     reward: f32,
 ) -> Vec<String> {
@@ -208,6 +207,8 @@ fn cells(
 
 #[cfg(test)]
 mod tests {
+    use ddpo_reward::prompts::PromptSet;
+
     use super::*;
 
     #[test]
@@ -223,8 +224,10 @@ mod tests {
 
     #[test]
     fn sets_have_noise_of_their_own_apart_from_progress_images() {
-        let keys: std::collections::BTreeSet<u64> =
-            PromptSet::ALL.into_iter().map(noise_key).collect();
+        let keys: std::collections::BTreeSet<u64> = PromptSet::ALL
+            .into_iter()
+            .map(|set| noise_key(set.name()))
+            .collect();
         assert_eq!(keys.len(), PromptSet::ALL.len());
         assert!(!keys.contains(&0));
     }

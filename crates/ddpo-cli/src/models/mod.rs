@@ -2,6 +2,7 @@
 
 mod hub;
 mod sampler;
+mod size;
 pub mod weights;
 
 use std::path::Path;
@@ -16,7 +17,8 @@ use tch::{Device, Kind, Tensor};
 use crate::config::{ModelSource, POCKET, Plan, PolicyPlan, Train};
 use crate::failure::{Exit, Failure, OrExit, Result};
 
-pub use sampler::sampler;
+pub use sampler::{SamplerKind, SamplerName, sampler};
+pub use size::Size;
 
 /// What names the revision of a model on the hub.
 const REVISION: &str = "model.revision (--revision)";
@@ -41,9 +43,11 @@ pub struct Model {
 
 /// How ε is guided.
 #[derive(Debug, Clone, Copy)]
-pub struct Guidance {
+pub struct Guidance<'a> {
     /// Strength; 1 is none.
     pub scale: f64,
+    /// The prompt away from which ε is guided.
+    pub negative: &'a str,
     /// Whether training uses it as sampling does.
     pub in_training: bool,
 }
@@ -51,10 +55,10 @@ pub struct Guidance {
 impl Model {
     /// A whole model around the policy that `train` makes of its UNet.
     ///
-    /// `uncond` is the conditioning of the empty prompt, `[1, tokens, dim]`; computed when not given.
+    /// `uncond` is the conditioning of the negative prompt, `[1, tokens, dim]`; computed when not given.
     pub fn new(
         whole: StableDiffusion,
-        guidance: Guidance,
+        guidance: Guidance<'_>,
         uncond: Option<Tensor>,
         train: impl FnOnce(Named<Unet>) -> Result<UnetPolicy>,
     ) -> Result<Self> {
@@ -69,8 +73,8 @@ impl Model {
         let uncond = match uncond {
             Some(uncond) => uncond,
             None => prompts
-                .encode(&[""])
-                .or_exit(Exit::Data, "cannot embed the empty prompt")?,
+                .encode(&[guidance.negative])
+                .or_exit(Exit::Data, "cannot embed the negative prompt")?,
         };
         let unet_bytes = bytes(unet.tensors.values());
         let other_bytes = bytes(prompts.text.tensors.values()) + bytes(images.vae.tensors.values());
@@ -111,7 +115,7 @@ pub fn trained(unet: Named<Unet>, plan: &Plan) -> Result<UnetPolicy> {
 
 /// The model of a plan, with the policy that it trains.
 ///
-/// `uncond` is the conditioning of the empty prompt, `[1, tokens, dim]`; computed when not given.
+/// `uncond` is the conditioning of the negative prompt, `[1, tokens, dim]`; computed when not given.
 pub fn of_plan(plan: &Plan, uncond: Option<Tensor>) -> Result<Model> {
     let from = &plan.model;
     ddpo_torch::set_tf32(from.tf32).or_exit(Exit::Other, "model.tf32 cannot be set")?;
@@ -119,9 +123,14 @@ pub fn of_plan(plan: &Plan, uncond: Option<Tensor>) -> Result<Model> {
     whole.images.slice = from.vae_slice as i64;
     let guidance = Guidance {
         scale: plan.sampler.guidance_scale,
+        negative: &plan.negative,
         in_training: plan.method.train_guidance(),
     };
-    Model::new(whole, guidance, uncond, |unet| trained(unet, plan))
+    let size = Size::of_plan(&plan.sampler);
+    let latent_shape = size.latent_shape(&whole, ["`sampler.height`", "`sampler.width`"])?;
+    let mut model = Model::new(whole, guidance, uncond, |unet| trained(unet, plan))?;
+    model.latent_shape = latent_shape.to_vec();
+    Ok(model)
 }
 
 /// The model of a plan before training, guided and computed with as the policy is in training: divergence is
@@ -134,6 +143,7 @@ pub fn untrained(plan: &Plan) -> Result<Model> {
             true => plan.sampler.guidance_scale,
             false => 1.0,
         },
+        negative: &plan.negative,
         in_training: true,
     };
     Model::new(whole, guidance, None, |unet| {

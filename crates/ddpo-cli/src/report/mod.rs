@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ddpo_eval::claims::ClaimsFile;
-use ddpo_eval::evals::metric_names;
+use ddpo_eval::evals::{metric_names, sets};
 use ddpo_eval::hacking_onset::OnsetRule;
 use ddpo_eval::images::{Png, ProgressSheet};
 use ddpo_eval::report::{IndexEntry, MetricChange, Pair, Report, RunSection, StandIn};
@@ -133,7 +133,8 @@ fn early_stop(record: &Record) -> Option<(String, String)> {
     let eval = &record.config.eval;
     let stop_rule = eval.stop_rule.as_ref()?;
     let rule = OnsetRule {
-        set: eval.sets.first()?,
+        // A run on prompts of its own names no set.
+        set: sets(&record.run.evals).first()?,
         judge: &stop_rule.judge,
         standard_errors: stop_rule.standard_errors,
     };

@@ -36,8 +36,9 @@ pub struct RunConfig {
     pub experiment: String,
     /// Its title.
     pub title: String,
-    /// The arm of the experiment that the run is.
-    pub arm: Option<String>,
+    /// The variant of the experiment that the run is.
+    #[serde(alias = "arm")]
+    pub variant: Option<String>,
     /// `[run]`.
     pub run: RunPart,
     /// `[rl]`.
@@ -90,9 +91,6 @@ pub struct ProgressPart {
 /// Part of `[eval]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct EvalPart {
-    /// Prompt sets.
-    #[serde(default)]
-    pub sets: Vec<String>,
     /// When reward and judge have parted.
     pub stop_rule: Option<StopRulePart>,
 }
@@ -119,7 +117,11 @@ impl Record {
             format!("{} is damaged", path.join(MANIFEST).display()),
         )?;
         let run = Run {
-            algorithm: config.arm.as_ref().unwrap_or(&config.rl.algorithm).clone(),
+            algorithm: config
+                .variant
+                .as_ref()
+                .unwrap_or(&config.rl.algorithm)
+                .clone(),
             seed: config.run.seed,
             metrics: MetricsTable::read(&path.join("metrics.csv"))
                 .or_exit(Exit::Data, "cannot read the run's metrics")?,

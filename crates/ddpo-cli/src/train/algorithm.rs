@@ -6,7 +6,7 @@ use ddpo_rwr::{Rwr, RwrConfig};
 use ddpo_sched::{NoiseSchedule, Sampler, ScheduleConfig};
 use ddpo_train::AdamWConfig;
 
-use crate::config::{Algorithm, DdpoPlan, Method, Plan, RwrPlan};
+use crate::config::{Algorithm, BaselineKind, DdpoPlan, Method, Plan, RwrPlan};
 use crate::failure::{Exit, Failure, OrExit, Result};
 
 /// What `plan` names, for one process; every number is checked here. `guide` is there where the plan wants one.
@@ -48,13 +48,19 @@ pub fn ddpo_config(plan: &Plan, ddpo: &DdpoPlan) -> DdpoConfig {
         },
         samples_per_epoch: ddpo.samples_per_epoch,
         updates_per_epoch: ddpo.updates_per_epoch,
-        samples_per_prompt: 1,
-        shared_noise: false,
+        samples_per_prompt: ddpo.samples_per_prompt,
+        shared_noise: ddpo.shared_noise,
         sample_batch: plan.sampler.batch,
         micro_batch: rl.micro_batch,
-        baseline: Baseline::PerPrompt {
-            buffer_size: ddpo.stats_buffer_size,
-            min_count: ddpo.stats_min_count,
+        baseline: match ddpo.baseline {
+            BaselineKind::Prompt => Baseline::PerPrompt {
+                buffer_size: ddpo.stats_buffer_size,
+                min_count: ddpo.stats_min_count,
+            },
+            BaselineKind::Batch => Baseline::Batch,
+            BaselineKind::Group => Baseline::Group {
+                size: ddpo.samples_per_prompt,
+            },
         },
         advantage_clip: ddpo.advantage_clip,
         max_grad_norm: rl.max_grad_norm,

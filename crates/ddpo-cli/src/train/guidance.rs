@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use crate::config::{GuidancePlan, Plan, RewardKind};
 use crate::failure::{Exit, Failure, OrExit, Result};
-use crate::models;
+use crate::models::{self, SamplerKind};
 use crate::rewards::networks;
 
 /// How images are drawn, with a copy of the model of its own in f32 and its own strength of classifier-free guidance.
@@ -18,13 +18,20 @@ pub fn of_plan(plan: &Plan, guidance: &GuidancePlan) -> Result<UniversalGuide> {
     let from = &plan.model;
     let whole = models::open(&from.source, from.device, Kind::Float)?;
     let doing = "universal guidance cannot be made";
-    let uncond = whole.prompts.encode(&[""]).or_exit(Exit::Data, doing)?;
+    let uncond = whole
+        .prompts
+        .encode(&[&plan.negative])
+        .or_exit(Exit::Data, doing)?;
     let net = models::frozen(whole.unet, None)?;
     let images = whole.images;
     Ok(UniversalGuide {
         net: Box::new(Guided::new(net, uncond, guidance.guidance_scale)),
         schedule: NoiseSchedule::new(&whole.schedule).or_exit(Exit::Data, doing)?,
-        sampler: models::sampler(&whole.schedule, guidance.steps, guidance.eta)?,
+        sampler: models::sampler(
+            &whole.schedule,
+            guidance.steps,
+            SamplerKind::Ddim { eta: guidance.eta },
+        )?,
         decode: Box::new(move |latents: &Tensor| images.differentiable(latents)),
         reward: reward(plan)?,
         weight: guidance.weight,

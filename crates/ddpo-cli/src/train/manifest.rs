@@ -41,7 +41,7 @@ impl Manifest {
             "experiment": plan.experiment,
             "preset": preset,
             "algorithm": plan.rl.algorithm.name(),
-            "arm": plan.arm,
+            "variant": plan.variant,
             "seed": plan.run.seed,
             "model": plan.model.source.path,
             "model_revision": models::revision(&plan.model.source),

@@ -62,7 +62,11 @@ pub struct Job<'a> {
 pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
     plan.use_threads();
     let mut model = models::of_plan(plan, None)?;
-    let sampler = models::sampler(&model.schedule, plan.sampler.n_steps, plan.sampler.eta)?;
+    let sampler = models::sampler(
+        &model.schedule,
+        plan.sampler.n_steps,
+        (&plan.sampler).into(),
+    )?;
     let guide = match &plan.method {
         Method::Guidance(numbers) => Some(guidance::of_plan(plan, numbers)?),
         _ => None,
@@ -117,7 +121,7 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
         &mut optimizer,
         &*sampler,
         &rewards,
-        &prompts,
+        prompts,
         images_of,
     )
     .with_seed(plan.run.seed)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ddpo_torch::weights;
-use ddpo_torch::{AdamWArgs, foreach_lerp_, foreach_mul_, fused_adamw, global_norm};
+use ddpo_torch::{AdamWConfig, foreach_lerp_, foreach_mul_, fused_adamw, global_norm};
 use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result};
@@ -67,7 +67,7 @@ impl TrainState {
         if norm > args.max_grad_norm {
             foreach_mul_(&grads, args.max_grad_norm / (norm + 1e-6))?;
         }
-        let adamw = AdamWArgs {
+        let adamw = AdamWConfig {
             lr: args.lr,
             beta1: 0.9,
             beta2: args.beta2,

@@ -1,5 +1,6 @@
 //! Whole runs in a world of 2 × 2 pixels.
 
+mod groups;
 mod parts;
 mod resume;
 mod unscored;

@@ -130,7 +130,7 @@ fn plan(file: &Path, args: &ReproduceArgs) -> Result<Experiment> {
     for algorithm in algorithms(args, &plan)? {
         for seed in plan.run.seed..plan.run.seed + n_seeds {
             runs.push(Plan::load(&Source {
-                arm: Some(algorithm.to_owned()),
+                variant: Some(algorithm.to_owned()),
                 seed: Some(seed),
                 ..source.clone()
             })?);
@@ -142,8 +142,8 @@ fn plan(file: &Path, args: &ReproduceArgs) -> Result<Experiment> {
         None => Path::new("runs").join(&plan.experiment),
     };
     let folder = |plan: &Plan| {
-        let arm = out.join(plan.label());
-        arm.join(format!("seed-{}", plan.run.seed))
+        let variant = out.join(plan.label());
+        variant.join(format!("seed-{}", plan.run.seed))
     };
     Ok(Experiment {
         folders: runs.iter().map(folder).collect(),
@@ -160,8 +160,8 @@ fn algorithms<'a>(args: &'a ReproduceArgs, plan: &'a Plan) -> Result<Vec<&'a str
         &args.algorithms
     };
     let algorithms = Algorithm::NAMES.iter().map(|(name, _)| *name);
-    let arms = plan.reproduce.arms.iter().map(String::as_str);
-    let known: Vec<&str> = arms.chain(algorithms).collect();
+    let variants = plan.reproduce.variants.iter().map(String::as_str);
+    let known: Vec<&str> = variants.chain(algorithms).collect();
     for name in named {
         if !known.contains(&name.as_str()) {
             let hint = instead(name, &known);

@@ -1,14 +1,14 @@
-//! Arms: variants of an algorithm under names of their own.
+//! Variants: variants of an algorithm under names of their own.
 
 use super::*;
 
-fn arm(name: &str, preset: &str, arm: &str) -> Result<Plan, Failure> {
-    under(name, preset, arm)
+fn variant(name: &str, preset: &str, variant: &str) -> Result<Plan, Failure> {
+    under(name, preset, variant)
 }
 
 #[test]
-fn every_arm_of_every_experiment_is_whole_under_every_preset() {
-    for name in WITH_ARMS {
+fn every_variant_of_every_experiment_is_whole_under_every_preset() {
+    for name in WITH_VARIANTS {
         for preset in ["pocket", "lora", "paper"] {
             let whole = Plan::load(&Source {
                 preset: Some(preset.to_owned()),
@@ -18,18 +18,18 @@ fn every_arm_of_every_experiment_is_whole_under_every_preset() {
             })
             .unwrap_or_else(|failure| unreachable!("{preset} {name}: {failure}"));
             assert_eq!(whole.experiment, name);
-            let arms = &whole.reproduce.algorithms;
-            assert!(!arms.is_empty());
-            for arm in arms {
+            let variants = &whole.reproduce.algorithms;
+            assert!(!variants.is_empty());
+            for variant in variants {
                 let plan = Plan::load(&Source {
                     preset: Some(preset.to_owned()),
-                    arm: Some(arm.clone()),
+                    variant: Some(variant.clone()),
                     on_paper: true,
                     set: services(preset),
                     ..source(name, &[])
                 })
-                .unwrap_or_else(|failure| unreachable!("{preset} {name} {arm}: {failure}"));
-                assert_eq!(plan.label(), arm);
+                .unwrap_or_else(|failure| unreachable!("{preset} {name} {variant}: {failure}"));
+                assert_eq!(plan.label(), variant);
             }
         }
     }
@@ -50,22 +50,22 @@ fn services(preset: &str) -> Vec<String> {
 }
 
 #[test]
-fn an_arm_lies_over_its_algorithm_and_the_preset_s_arm_over_the_arm() {
-    let plan = arm("interleaving", "pocket", "rounds-16x").expect("a plan");
+fn a_variant_lies_over_its_algorithm_and_the_preset_s_variant_over_the_variant() {
+    let plan = variant("interleaving", "pocket", "rounds-16x").expect("a plan");
     assert_eq!(plan.rl.algorithm, Algorithm::Rwr);
     let Method::Rwr(rwr) = plan.method else {
         unreachable!("rwr");
     };
     assert_eq!((rwr.samples_per_round, plan.run.epochs), (32, 16));
-    // Of the preset's section of RWR, which the arm does not mention.
+    // Of the preset's section of RWR, which the variant does not mention.
     assert_eq!((plan.rl.lr, plan.eval.every), (1e-4, 4));
-    let plan = arm("interleaving", "pocket", "ddpo-is").expect("a plan");
-    assert_eq!((plan.arm.as_deref(), plan.label()), (None, "ddpo-is"));
+    let plan = variant("interleaving", "pocket", "ddpo-is").expect("a plan");
+    assert_eq!((plan.variant.as_deref(), plan.label()), (None, "ddpo-is"));
 }
 
 #[test]
-fn a_resolved_arm_gives_the_same_run_again() {
-    let plan = arm("cfg-ablation", "pocket", "unguided").expect("a plan");
+fn a_resolved_variant_gives_the_same_run_again() {
+    let plan = variant("cfg-ablation", "pocket", "unguided").expect("a plan");
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("config.toml");
     std::fs::write(&file, crate::config::resolved::render(&plan.entries)).expect("written");
@@ -87,19 +87,20 @@ fn a_resolved_arm_gives_the_same_run_again() {
 #[test]
 fn what_tells_the_runs_of_a_queue_apart_counts_more_than_a_pair() {
     let source = Source {
-        arm: Some("unguided".to_owned()),
+        variant: Some("unguided".to_owned()),
         seed: Some(44),
-        ..source("cfg-ablation", &["run.seed=43", "arm=guided"])
+        ..source("cfg-ablation", &["run.seed=43", "variant=guided"])
     };
     let plan = Plan::load(&source).expect("a plan");
     assert_eq!((plan.run.seed, plan.label()), (44, "unguided"));
 }
 
 #[test]
-fn an_unknown_arm_is_refused_by_name() {
-    let failure = Plan::load(&source("cfg-ablation", &["arm=unguide"])).expect_err("no arm");
+fn an_unknown_variant_is_refused_by_name() {
+    let failure =
+        Plan::load(&source("cfg-ablation", &["variant=unguide"])).expect_err("no variant");
     let text = failure.to_string();
-    assert!(text.contains("`arm` is \"unguide\""), "{text}");
+    assert!(text.contains("`variant` is \"unguide\""), "{text}");
     assert!(text.contains("did you mean \"unguided\"?"), "{text}");
 }
 
