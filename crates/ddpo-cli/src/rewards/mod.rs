@@ -6,9 +6,9 @@ mod similarity;
 use ddpo_pocket::content::JudgeReward;
 use ddpo_reward::vlm::{Chat, ChatConfig};
 use ddpo_reward::{
-    Aesthetic, Cached, Colourfulness, CommandReward, Composite, ImageRewardScore,
-    JpegCompressibility, JpegIncompressibility, Missing, Part, Reward, RewardInfo, VlmBertScore,
-    Vqa,
+    Aesthetic, CacheMiss, Cached, Colourfulness, CommandReward, Composite, ImageRewardScore,
+    JpegCompressibility, JpegIncompressibility, Reward, RewardInfo, VlmBertScore, Vqa,
+    WeightedReward,
 };
 use tch::Device;
 
@@ -86,8 +86,8 @@ impl Maker<'_> {
     }
 
     fn sum(&self, parts: &[(RewardKind, f64)]) -> Result<Box<dyn Reward>> {
-        let part = |(kind, weight): &(RewardKind, f64)| -> Result<Part> {
-            Ok(Part {
+        let part = |(kind, weight): &(RewardKind, f64)| -> Result<WeightedReward> {
+            Ok(WeightedReward {
                 reward: self.make(kind)?,
                 weight: *weight,
             })
@@ -125,8 +125,8 @@ fn chat(vlm: &VlmPlan) -> Result<Chat> {
 
 fn remembered(cache: &CachePlan, reward: Box<dyn Reward>) -> Result<Box<dyn Reward>> {
     let missing = match cache.offline {
-        true => Missing::Refuse,
-        false => Missing::Ask,
+        true => CacheMiss::Fail,
+        false => CacheMiss::Compute,
     };
     let cached = Cached::new(&cache.folder, missing, reward);
     Ok(Box::new(cached.or_exit(Exit::Data, "`reward.cache`")?))
