@@ -16,8 +16,9 @@ pub enum Error {
     },
     /// A step without randomness has no log-probability.
     #[error(
-        "step {step} (timestep {timestep}) adds no noise, so it has no log-probability: use eta > 0, \
-         and a schedule whose last step has variance (set_alpha_to_one = false, steps_offset >= 1)"
+        "step {step} (timestep {timestep}) adds no noise, so it has no log-probability: use DDIM with eta > 0, \
+         and a schedule whose last step has variance (set_alpha_to_one = false, and steps_offset >= 1 or \
+         trailing timesteps)"
     )]
     Deterministic {
         /// Position in the run, noisiest first.

@@ -77,6 +77,21 @@ fn constants_are_those_of_the_paper() {
     );
 }
 
+/// Stored runs replay to the bit, so the coefficients of Stable Diffusion keep theirs: FNV-1a over the words of a, b and
+/// std of 50 steps, computed in another language from the formulas of `Ddim`.
+#[test]
+fn coefficients_keep_their_bits() {
+    let ddim = Ddim::new(&ScheduleConfig::sd_v1_4(), 50, 1.0).unwrap();
+    let numbers = (0..50).flat_map(|step| {
+        let (a, b) = ddim.mean_weights(step);
+        [a, b, ddim.std(step)]
+    });
+    let hash = numbers.fold(0xcbf2_9ce4_8422_2325_u64, |hash, number| {
+        (hash ^ number.to_bits()).wrapping_mul(0x0100_0000_01b3)
+    });
+    assert_eq!(hash, 0xe916_114b_bea7_c270);
+}
+
 #[test]
 fn the_scheduler_file_of_stable_diffusion_is_read() {
     // CompVis/stable-diffusion-v1-4, scheduler/scheduler_config.json.

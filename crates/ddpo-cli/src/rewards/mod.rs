@@ -80,7 +80,7 @@ impl Maker<'_> {
             RewardKind::Composite { parts, .. } => return self.sum(parts),
         };
         match self.cache {
-            Some(cache) if kind.asks() => remembered(cache, reward),
+            Some(cache) if kind.has_answers() => remembered(cache, reward),
             _ => Ok(reward),
         }
     }
