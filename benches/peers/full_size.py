@@ -6,7 +6,7 @@
 
 Each turn is a process of its own on two threads; ours and theirs alternate. The time of all threads on the CPU is
 the one to compare on a busy machine. Debug or release makes no difference: the work is libtorch's on both sides.
-After updates comes their limit from below: weights, trajectory, and what the largest segment keeps for going back.
+After updates it prints their lower bound: weights, trajectory, and the activations that the largest segment saves.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main():
     if set(args.what) - {"forward"}:
         limit = run([*theirs, "limit", args.folder])
         print(json.dumps(limit))
-        print(f"an update, limit from below: {limit['limit'] / MIB:.0f} MiB")
+        print(f"an update, lower bound: {limit['limit'] / MIB:.0f} MiB")
 
 
 if __name__ == "__main__":

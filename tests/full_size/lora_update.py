@@ -165,7 +165,7 @@ def segments(unet):
 
 
 def limit(unet):
-    """What an update cannot do without: weights, trajectory, and what autograd keeps for the largest segment."""
+    """Lower bound of an update's memory: weights, trajectory, and what autograd saves for the largest segment."""
     kept, current = {}, [None]
     weights = {weight.untyped_storage().data_ptr() for weight in unet.parameters()}
 
@@ -178,7 +178,7 @@ def limit(unet):
     for name, module in segments(unet):
         module.register_forward_pre_hook(lambda *_, name=name: current.__setitem__(0, name))
     x, embeddings = torch.ones(1, 4, 64, 64), torch.ones(1, N_TOKENS, 768)
-    # What is kept stays alive until the prediction goes: no address is given out twice.
+    # Saved tensors stay alive until the prediction is freed: no address is reused.
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         eps = guided(unet, x, 501, embeddings, embeddings)
     bytes_ = {name: sum(storages.values()) for name, storages in kept.items()}

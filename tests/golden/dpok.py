@@ -1,4 +1,4 @@
-"""One DDPO-IS update with DPOK's divergence from the pretrained policy (Fan et al. 2023), by torch's autograd.
+"""One DDPO-IS update with DPOK's KL to the reference policy (Fan et al. 2023), by torch's autograd.
 
 The policy is the model of sd_tiny.py with low-rank factors, the pretrained one is the same without them; both are
 guided. A pair of sample and step adds `kl_weight * |mean - mean of the pretrained|^2 / (2 sigma^2)`, reduced over

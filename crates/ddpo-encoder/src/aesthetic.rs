@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{AffineHead, Error, Result};
 
-/// What the tower is given.
+/// Scale of the tower's input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rescaling {
     /// Bytes divided by 255, as CLIP was trained.
@@ -36,7 +36,7 @@ impl AestheticModel {
     /// From parts; `head` is on the tower's device.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the head does not read what the tower gives.
+    /// [`Error::Mismatch`] if the head does not fit the tower's embedding.
     pub fn new(tower: ClipVisionModel, head: AffineHead, rescaling: Rescaling) -> Result<Self> {
         let (gives, reads) = (tower.projection_dim(), head.weight.size()[0]);
         if gives != reads {
@@ -96,7 +96,7 @@ impl AestheticModel {
         self.of_pixels(&self.images.differentiable(images))
     }
 
-    /// What the tower is given.
+    /// Scale of the tower's input.
     pub fn rescaling(&self) -> Rescaling {
         self.rescaling
     }

@@ -1,4 +1,4 @@
-//! BERT, with cross-attention where BLIP has it.
+//! BERT, optionally with BLIP's cross-attention.
 
 use ddpo_torch::nn::{Embedding, LayerNorm};
 use ddpo_torch::{Init, Scope};
@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use crate::layers::{Attention, FeedForward, LayerDims};
 
-/// What [`Bert::new`] needs to know.
+/// Configuration of [`Bert::new`].
 pub(crate) struct BertConfig {
     pub vocab_size: i64,
     pub max_positions: i64,
@@ -14,7 +14,7 @@ pub(crate) struct BertConfig {
     pub n_types: i64,
     pub n_layers: i64,
     pub sizes: LayerDims,
-    /// Width of the tokens that every layer attends to besides its own; none in BERT itself.
+    /// Width of the tokens of cross-attention; `None` for BERT itself.
     pub memory_width: Option<i64>,
 }
 
@@ -58,7 +58,7 @@ impl Bert {
         }
     }
 
-    /// `ids`: `[batch, tokens]`; returns the embedding and what each layer makes of it, `[batch, tokens, width]`.
+    /// `ids`: `[batch, tokens]`; returns the embedding and the output of each layer, `[batch, tokens, width]`.
     pub fn states(&self, ids: &Tensor, memory: Option<&Tensor>) -> Vec<Tensor> {
         let mut states = vec![self.embed(ids)];
         for layer in &self.layers {
@@ -68,7 +68,7 @@ impl Bert {
         states
     }
 
-    /// The last of [`states`](Self::states), without keeping the others.
+    /// The last of [`states`](Self::states), without storing the others.
     pub fn forward(&self, ids: &Tensor, memory: Option<&Tensor>) -> Tensor {
         let start = self.embed(ids);
         self.layers

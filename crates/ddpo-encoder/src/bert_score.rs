@@ -1,4 +1,4 @@
-//! BERTScore (Zhang et al. 2020), as bert-score 0.3.13 computes it of one pair of texts.
+//! BERTScore (Zhang et al. 2020) of one pair of texts, as in bert-score 0.3.13.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result, TextEncoder, TextTokenizer};
 
-/// How well two texts agree, by the cosines of their tokens.
+/// Similarity of two texts by the cosines of their token embeddings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Agreement {
     /// Mean over the candidate's tokens of the best match in the reference.
@@ -19,9 +19,9 @@ pub struct Agreement {
 
 /// BERTScore with an encoder, without inverse document frequencies and without rescaling.
 ///
-/// `[CLS]` and `[SEP]` have weight 0 in the means but may be matched, as in the reference. A pair is compared alone:
-/// in a batch of the reference a longer text beside it pads the cosines with zeros, which lifts negative maxima to
-/// 0, so that there a score depends on its neighbours, and here it does not.
+/// `[CLS]` and `[SEP]` have weight 0 in the means but may be matched, as in the reference. Pairs are compared
+/// one at a time: in a batch, the reference pads the cosines of shorter texts with zeros, which raises negative maxima
+/// to 0, so that its scores depend on the other pairs of the batch.
 pub struct BertScore {
     tokenizer: TextTokenizer,
     encoder: TextEncoder,
@@ -50,7 +50,7 @@ impl BertScore {
         Ok(Self { tokenizer, encoder })
     }
 
-    /// Of one pair. Spaces around a text do not count; all three are 0 if either text is empty.
+    /// The scores of one pair. Spaces around a text are ignored; all three are 0 if either text is empty.
     ///
     /// # Errors
     /// [`ddpo_clip::Error::Text`] if the tokenizer fails on a text.
@@ -86,7 +86,7 @@ impl BertScore {
             .map(|id| if special.contains(id) { 0.0 } else { 1.0 })
             .collect();
         let states = tch::no_grad(|| self.encoder.forward(&Tensor::from_slice(&ids).unsqueeze(0)));
-        // Cosines are f32 whatever the encoder's kind.
+        // Cosines are f32 whatever the encoder's dtype.
         let states = states
             .squeeze_dim(0)
             .to_device(Device::Cpu)
@@ -99,7 +99,7 @@ impl BertScore {
     }
 }
 
-/// A text as vectors.
+/// The token embeddings of a text.
 struct Tokens {
     /// `[tokens, width]`, each of length one.
     unit: Tensor,

@@ -1,4 +1,4 @@
-//! Sizes of BLIP's two encoders, as ImageReward has them: of the release, or of a folder that says otherwise.
+//! Sizes of BLIP's two encoders in ImageReward: those of the release, or of a folder with a configuration.
 
 use std::path::Path;
 
@@ -72,9 +72,9 @@ impl ImageRewardConfig {
         }
     }
 
-    /// What a folder with the weights says: both encoders' sizes in a `config.json` of transformers' `BlipConfig`,
-    /// else the text encoder's in the release's `med_config.json`. What it does not say is [`v1_0`](Self::v1_0)'s,
-    /// and the `config.json` of another model, such as of the BERT whose vocabulary is there too, says nothing.
+    /// The sizes from a folder with the weights: of both encoders from a `config.json` of transformers' `BlipConfig`,
+    /// otherwise of the text encoder from the release's `med_config.json`. Missing values are those of
+    /// [`v1_0`](Self::v1_0); the `config.json` of another model, such as the BERT of the vocabulary, is ignored.
     ///
     /// # Errors
     /// [`ddpo_clip::Error::Io`], [`ddpo_clip::Error::Damaged`] or [`ddpo_clip::Error::Config`], each with the path.
@@ -132,7 +132,7 @@ impl ImageRewardConfig {
         self.n_heads = text.num_attention_heads;
     }
 
-    /// Refuses sizes that no network can have; `file` is the name in errors.
+    /// Refuses sizes that are out of range; `file` is the name in errors.
     ///
     /// # Errors
     /// [`ddpo_clip::Error::Config`] with the first key at fault.
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(of_folder().unwrap(), ImageRewardConfig::v1_0());
         write("med_config.json", MED);
         assert_eq!(of_folder().unwrap(), ImageRewardConfig::v1_0());
-        // BERT's own, which may lie beside its vocabulary.
+        // BERT's own configuration, which may be in the folder of its vocabulary.
         write("config.json", r#"{"model_type": "bert", "hidden_size": 9}"#);
         assert_eq!(of_folder().unwrap(), ImageRewardConfig::v1_0());
         write("med_config.json", &MED.replace("12,", "6,"));

@@ -1,4 +1,4 @@
-//! DeBERTa (He et al. 2021): attention that knows content and distance apart.
+//! DeBERTa (He et al. 2021): disentangled attention to content and distance.
 //!
 //! The score of a query i and a key j is the sum of content to content, content to distance (`c2p`) and distance
 //! to content (`p2c`), each over the square root of the head's width times the number of terms. As transformers
@@ -30,7 +30,7 @@ struct Layer {
 }
 
 impl Deberta {
-    /// The first `n_layers` of the file's.
+    /// With the first `n_layers` layers of the file.
     pub fn new(scope: &Scope<'_>, config: &TextConfig, n_layers: i64) -> Self {
         let (embeddings, encoder) = (scope / "embeddings", scope / "encoder");
         let width = config.hidden_size;
@@ -64,7 +64,7 @@ impl Deberta {
         }
     }
 
-    /// `ids`: `[batch, tokens]`; returns the embedding and what each layer makes of it, `[batch, tokens, width]`.
+    /// `ids`: `[batch, tokens]`; returns the embedding and the output of each layer, `[batch, tokens, width]`.
     pub fn states(&self, ids: &Tensor) -> Vec<Tensor> {
         let distances = self.near(ids.size()[1]);
         let mut states = vec![self.embed(ids)];
@@ -75,7 +75,7 @@ impl Deberta {
         states
     }
 
-    /// The last of [`states`](Self::states), without keeping the others.
+    /// The last of [`states`](Self::states), without storing the others.
     pub fn forward(&self, ids: &Tensor) -> Tensor {
         let distances = self.near(ids.size()[1]);
         self.layers.iter().fold(self.embed(ids), |x, layer| {

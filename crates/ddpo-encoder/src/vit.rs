@@ -76,7 +76,7 @@ impl BlipVision {
         states
     }
 
-    /// The last of [`states`](Self::states), without keeping the others.
+    /// The last of [`states`](Self::states), without storing the others.
     pub fn forward(&self, pixels: &Tensor) -> Tensor {
         let start = self.embed(pixels);
         let last = self.blocks.iter().fold(start, |x, block| block.forward(&x));

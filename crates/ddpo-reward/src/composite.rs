@@ -83,10 +83,10 @@ impl Reward for Composite {
         collect(self, images, prompts)
     }
 
-    /// Part after part; an image is known as soon as its last part is.
+    /// Scores part by part; an image is complete once its last part is scored.
     ///
-    /// When a part fails, what the parts before it said is lost, unless they are kept in a cache: put the part
-    /// that fails most easily first.
+    /// When a part fails, the scores of the parts before it are lost unless they are cached: put the part
+    /// that is most likely to fail first.
     fn score_each(
         &mut self,
         images: &Images,

@@ -14,7 +14,7 @@ pub struct Linear {
     pub low_rank: Option<LowRank>,
 }
 
-/// A low-rank branch beside a linear layer, `scale · up down x` (LoRA, Hu et al. 2021).
+/// The low-rank branch of a linear layer, `scale · up down x` (LoRA, Hu et al. 2021).
 pub struct LowRank {
     /// `[rank, in]`.
     pub down: Tensor,

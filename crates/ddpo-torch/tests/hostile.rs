@@ -45,7 +45,7 @@ fn most<T>(call: impl FnOnce() -> T) -> (T, usize) {
     (result, MOST.get().saturating_sub(before))
 }
 
-/// Bytes that reading a file of `n` may take beside its tensors: a dimension has eight for two of its text, in a
+/// Bytes that reading a file of `n` bytes may take in addition to its tensors: a dimension has eight for two of its text, in a
 /// list that doubles while it grows, and a name is kept three times.
 fn bound(n: usize) -> usize {
     (1 << 14) + 16 * n

@@ -254,7 +254,7 @@ fn an_index_that_lies_is_refused_with_what_is_where() {
         "",
         ".",
     ] {
-        refused(&[MAP[0], ("w1", path)], &["`w1`", "beside it"]);
+        refused(&[MAP[0], ("w1", path)], &["`w1`", "in the same folder"]);
     }
     let index = folder.path().join("m.safetensors.index.json");
     for text in [

@@ -238,7 +238,7 @@ impl PatchCodec {
     }
 }
 
-/// The last level: every latent as +y and -y beside constants, so that group norm and SiLU cancel out.
+/// The last level: every latent as +y and -y next to constants, so that group norm and SiLU cancel out.
 struct Pinned {
     spread: Tensor,
     constants: Tensor,
