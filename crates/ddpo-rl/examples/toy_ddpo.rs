@@ -35,6 +35,8 @@ const HAND: f64 = 0.7;
 /// What an image of one point shows: the plane from −1.5 to 1.5 in so many pixels.
 const PIXELS: i64 = 24;
 const EDGE: f64 = 1.5;
+/// x to the right, y downwards.
+type Point = [f64; 2];
 
 /// Predicts ε from a point, the time and the prompt.
 struct Mlp(ParamSet);
@@ -119,8 +121,8 @@ impl Decoder for Plane {
     }
 }
 
-/// Where the hand of a clock ends: x to the right, y downwards.
-fn hand(prompt: &str) -> [f64; 2] {
+/// Where the hand of a clock ends.
+fn hand(prompt: &str) -> Point {
     let hour = prompt
         .split(' ')
         .next()
@@ -203,7 +205,7 @@ fn prompts(n: usize) -> Vec<Prompt> {
 }
 
 /// What the policy draws from noise that training never sees, and how far that is from where it should be.
-fn draw(policy: &Mlp, sampler: &Ddim) -> Result<(Vec<[f64; 2]>, f64), Box<dyn Error>> {
+fn draw(policy: &Mlp, sampler: &Ddim) -> Result<(Vec<Point>, f64), Box<dyn Error>> {
     let (ids, prompts): (Vec<u64>, _) = ((0..900).collect(), prompts(900));
     let batch = LatentBatch {
         shape: &[2],
@@ -264,7 +266,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 /// Two panels of the plane: a colour for each hour, a circle where its points should be.
-fn side_by_side(before: &[[f64; 2]], after: &[[f64; 2]]) -> RgbImage {
+fn side_by_side(before: &[Point], after: &[Point]) -> RgbImage {
     const PANEL: u32 = 360;
     const GAP: u32 = 6;
     const COLOURS: [[f32; 3]; 6] = [
@@ -279,9 +281,9 @@ fn side_by_side(before: &[[f64; 2]], after: &[[f64; 2]]) -> RgbImage {
     let separator = (0..PANEL).flat_map(|y| (PANEL..PANEL + GAP).map(move |x| (x, y)));
     separator.for_each(|(x, y)| image.put_pixel(x, y, Rgb([150; 3])));
     for (left, points) in [(0, before), (PANEL + GAP, after)] {
-        let pixel = |at: [f64; 2]| at.map(|v| ((v / EDGE + 1.0) * f64::from(PANEL) / 2.0) as f32);
+        let pixel = |at: Point| at.map(|v| ((v / EDGE + 1.0) * f64::from(PANEL) / 2.0) as f32);
         // A disc, or the outline of one, over what is there.
-        let mut disc = |at: [f64; 2], outer: f32, inner: f32, colour: [f32; 3], opacity: f32| {
+        let mut disc = |at: Point, outer: f32, inner: f32, colour: [f32; 3], opacity: f32| {
             let [x, y] = pixel(at);
             let near =
                 |v: f32| (v - outer - 1.0).max(0.0) as u32..((v + outer + 2.0) as u32).min(PANEL);
