@@ -147,7 +147,7 @@ def rows(file: Path) -> list[dict]:
 
 
 def check(ddpo: Path, folder: Path) -> None:
-    model_dir, pictures = folder / "tiny-llava", folder / "pictures"
+    model_dir, images = folder / "tiny-llava", folder / "images"
     images.mkdir()
     model, processor = make_model(model_dir)
     files = make_images(images)

@@ -1,12 +1,12 @@
-//! Weights out of a safetensors file: ours and tch's `Tensor::read_safetensors` in turns, time and peak memory.
+//! Loading of a safetensors file: ours and tch's `Tensor::read_safetensors` in turns, time and peak memory.
 //!
 //! ```text
-//! cargo bench -p ddpo-benches --bench loading                        a file of 256 MiB, made for it
-//! DDPO_WEIGHTS=FILE cargo bench -p ddpo-benches --bench loading      one that is there
+//! cargo bench -p ddpo-benches --bench loading                        a generated file of 256 MiB
+//! DDPO_WEIGHTS=FILE cargo bench -p ddpo-benches --bench loading      an existing file
 //! ```
 //!
-//! Ours checks every value on the way: it must be finite. The file has been read once before, so that the disk is
-//! not what is timed. The peak is the process's resident memory beyond what was resident before, pages of the
+//! Ours checks that every value is finite. The file has been read once before, so that the disk is
+//! not timed. The peak is the process's resident memory beyond what was resident before, pages of the
 //! file included.
 
 use std::path::{Path, PathBuf};
@@ -17,14 +17,14 @@ use ddpo_torch::weights::{save, share_all};
 use ddpo_torch::{Init, PeakMemory, Store};
 use tch::{Device, Kind, Tensor};
 
-/// What loading takes.
+/// Time and memory of loading.
 struct Taken {
     seconds: f64,
     bytes: u64,
 }
 
 fn main() -> Result<()> {
-    // `cargo bench` says `--bench`; anything else only asks whether it runs.
+    // `cargo bench` passes `--bench`; anything else only checks that it runs.
     let timed = std::env::args().any(|arg| arg == "--bench");
     let folder = tempfile::tempdir()?;
     let file = match std::env::var_os("DDPO_WEIGHTS").map(PathBuf::from) {

@@ -1,7 +1,7 @@
-//! Figures to be set beside a peer's: medians of single calls, and the ratio to tch's optimiser, in turns.
+//! Comparison with peers: medians of single calls, and the ratio to tch's optimiser in alternation.
 //!
-//! Each line has wall-clock times and the mean time that the calling thread had a CPU, which on a busy machine is
-//! the one to compare; it is all the work there is when OMP_NUM_THREADS is 1.
+//! Each line has wall-clock times and the mean CPU time of the calling thread, which is the one to compare on a busy
+//! machine; with OMP_NUM_THREADS=1 it covers all work.
 //! `benches/peers/diffusers_unet.py` prints the same lines for the same work in Python.
 
 use std::time::Instant;
@@ -10,7 +10,7 @@ use ddpo_benches::{Optimizers, Pocket, Result};
 use ddpo_train::Policy;
 
 fn main() -> Result<()> {
-    // `cargo bench` says `--bench`; anything else only asks whether it runs.
+    // `cargo bench` passes `--bench`; anything else only checks that it runs.
     let timed = std::env::args().any(|arg| arg == "--bench");
     let n = if timed { 15 } else { 1 };
     println!("threads: {}", tch::get_num_threads());
@@ -32,7 +32,7 @@ fn main() -> Result<()> {
             both.step_peer();
             Ok(())
         })?;
-        // The first turn makes the state.
+        // The first call allocates the state.
         if turn > 0 {
             fused.push(ours);
             peer.push(theirs);
@@ -48,10 +48,10 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// What a call took, in seconds.
+/// Duration of a call, in seconds.
 struct Times {
     wall: f64,
-    /// Of the calling thread; zero where the system does not say.
+    /// CPU time of the calling thread; zero if the system does not report it.
     cpu: f64,
 }
 
@@ -64,14 +64,14 @@ fn time(call: impl FnOnce() -> Result<()>) -> Result<Times> {
     })
 }
 
-/// How long this thread has run so far; Linux counts it in nanoseconds.
+/// CPU time of this thread so far; Linux counts it in nanoseconds.
 fn cpu_seconds() -> f64 {
     let counts = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanoseconds = counts.split(' ').next().and_then(|n| n.parse::<f64>().ok());
     nanoseconds.unwrap_or(0.0) * 1e-9
 }
 
-/// `n` calls after one that is not counted.
+/// `n` calls after one warm-up call.
 fn seconds(n: usize, mut call: impl FnMut() -> Result<()>) -> Result<Vec<Times>> {
     call()?;
     (0..n).map(|_| time(&mut call)).collect()
@@ -93,7 +93,7 @@ fn median_wall(times: &[Times]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The counter moves in steps of some milliseconds: means are right where single differences are not.
+/// The counter has a resolution of some milliseconds: means are accurate where single differences are not.
 fn mean_cpu(times: &[Times]) -> f64 {
     times.iter().map(|t| t.cpu).sum::<f64>() / times.len() as f64
 }

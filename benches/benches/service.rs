@@ -1,9 +1,8 @@
-//! Whether scoring hides behind sampling, and sampling behind scoring: `ddpo run` against a chat server that takes
-//! a fixed time for each answer.
+//! Overlap of sampling and scoring: `ddpo run` against a chat server that takes a fixed time for each answer.
 //!
-//! An epoch's images cannot be had in less than the longer of the two: sampling by itself, or `n · latency / N`
-//! for `n` questions of which the server answers `N` at a time. Both are compared with what the epoch took from
-//! its first latent to its last score.
+//! The lower bound of an epoch is the longer of the two: sampling alone, or `n · latency / N` for `n` questions of
+//! which the server answers `N` concurrently. It is compared with the time from the epoch's first latent to its last
+//! score.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use ddpo_tests::{ddpo, text};
 const SAMPLES: usize = 128;
 const BATCH: usize = 8;
 const IN_FLIGHT: usize = 8;
-/// More than this above the longer of the two is a failure.
+/// Largest allowed ratio to the longer of the two.
 const MOST: f64 = 1.10;
 
 /// Seconds of an epoch.

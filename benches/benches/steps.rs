@@ -1,4 +1,4 @@
-//! The parts of a run that are no network: tables, one denoising step, advantages, rewards, scenes.
+//! The parts of a run other than networks: tables, one denoising step, advantages, rewards, scenes.
 
 use std::hint::black_box;
 use std::time::Duration;

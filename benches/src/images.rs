@@ -1,4 +1,4 @@
-//! Images and prompts as training has them.
+//! Images and prompts as in training.
 
 use ddpo_pocket::artwork::Pack;
 use ddpo_pocket::scene::{Composer, Mixture, SCENE_BYTES, SCENE_SIDE};
@@ -17,7 +17,7 @@ pub fn animals(n: usize) -> Vec<Prompt> {
 /// The first `n` scenes of the pocket world, 64×64.
 ///
 /// # Errors
-/// None, unless the artwork was built in damaged.
+/// None, unless the crate was built from damaged assets.
 pub fn scenes(n: usize) -> Result<Images> {
     let pack = Pack::embedded()?;
     let composer = Composer::new(&pack, Mixture::singles())?;

@@ -1,4 +1,4 @@
-//! What the benches work on: the shipped pocket model, images of its world, and two optimisers with equal work.
+//! Shared by the benches: the shipped pocket model, images of its world, and two optimisers with equal work.
 //!
 //! Nothing here is timed; the benches are in `benches/`, the same work in Python in `peers/`.
 
@@ -10,5 +10,5 @@ pub use images::{animals, scenes};
 pub use optimizers::Optimizers;
 pub use pocket::{Pairs, Pocket};
 
-/// Whatever a crate reports: a bench ends with it.
+/// Any error, which ends a bench.
 pub type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;

@@ -9,14 +9,14 @@ use crate::Result;
 /// The paper's global norm of gradients (table D.5).
 const MAX_GRAD_NORM: f64 = 1.0;
 
-/// Two optimisers with the same numbers over equal parameters; both clip, step and forget the gradients.
+/// Two optimisers with the same hyperparameters over equal parameters; both clip, update and zero the gradients.
 pub struct Optimizers {
     ours: (ParamSet, AdamW),
     /// The parameters in the order of the names, and tch's optimiser over them.
     peer: (Vec<Tensor>, nn::Optimizer),
     /// The gradient of each parameter.
     grads: Vec<Tensor>,
-    /// Keeps the peer's parameters.
+    /// Owns the peer's parameters.
     _store: nn::VarStore,
 }
 
@@ -24,7 +24,7 @@ impl Optimizers {
     /// Both over copies of `params`.
     ///
     /// # Errors
-    /// What libtorch reports.
+    /// If libtorch fails.
     pub fn new(params: &ParamSet) -> Result<Self> {
         let config = AdamWConfig::default();
         let copy = |(name, tensor): (&str, &Tensor)| (name.to_owned(), tensor.detach().copy());
@@ -50,7 +50,7 @@ impl Optimizers {
         })
     }
 
-    /// Gives every parameter of both its gradient again.
+    /// Sets the gradients of all parameters of both.
     pub fn refill(&mut self) {
         self.ours.0.zero_grad();
         self.peer.1.zero_grad();
@@ -61,7 +61,7 @@ impl Optimizers {
         }
     }
 
-    /// Clips, steps, sets gradients to zero: one fused kernel over all parameters.
+    /// Clips, updates and zeroes the gradients: one fused kernel over all parameters.
     ///
     /// # Errors
     /// None after [`refill`](Self::refill).
@@ -79,7 +79,7 @@ impl Optimizers {
         adamw.zero_grad();
     }
 
-    /// Largest difference between a weight of ours and the peer's.
+    /// Largest difference between our weights and the peer's.
     pub fn difference(&self) -> f64 {
         let pairs = self.ours.0.tensors().iter().zip(&self.peer.0);
         let apart =

@@ -13,14 +13,14 @@ use crate::Result;
 
 /// Denoising steps of the preset `pocket`.
 const N_STEPS: usize = 20;
-/// Strength of guidance of the preset `pocket`.
+/// Guidance scale of the preset `pocket`.
 const GUIDANCE: f64 = 3.0;
 /// The paper's clip range (appendix D.1).
 const CLIP_RANGE: f64 = 1e-4;
 
-/// The shipped model, every weight of its UNet trained, guided, on the CPU in f32.
+/// The shipped model with guidance, on the CPU in f32; all weights of the UNet are trained.
 pub struct Pocket {
-    /// Sees each batch twice: without a prompt and with one.
+    /// Runs each batch without a prompt and with one.
     pub policy: Guided<UnetPolicy>,
     /// DDIM with η = 1.
     pub sampler: Ddim,
@@ -29,7 +29,7 @@ pub struct Pocket {
     latent_shape: [i64; 3],
 }
 
-/// A batch of pairs of sample and step, as a rollout gives it to training.
+/// A batch of transitions (pairs of sample and step), as in training.
 pub struct Pairs {
     /// Position of each pair in the sampler's steps.
     pub at: Vec<usize>,
@@ -39,7 +39,7 @@ pub struct Pairs {
     pub x_prev: Tensor,
     /// Log-probability of `x_prev`, f32 `[batch]`.
     pub log_prob: Tensor,
-    /// What the policy predicts, f32 `[batch, 12, 8, 8]`.
+    /// The policy's prediction, f32 `[batch, 12, 8, 8]`.
     pub eps: Tensor,
     t: Tensor,
     cond: Conditioning,
@@ -47,7 +47,7 @@ pub struct Pairs {
 }
 
 impl Pairs {
-    /// What the policy is asked.
+    /// The policy's input.
     pub fn input(&self) -> DenoiseInput<'_> {
         DenoiseInput {
             x_t: &self.x_t,
@@ -61,7 +61,7 @@ impl Pocket {
     /// Reads the model that is compiled into ddpo-pocket.
     ///
     /// # Errors
-    /// None, unless the model was built in damaged.
+    /// None, unless the crate was built from damaged assets.
     pub fn load() -> Result<Self> {
         let model = StableDiffusion::load(&ddpo_pocket::files(), Device::Cpu, Kind::Float)?;
         let latent_shape = model.latent_shape();
@@ -101,7 +101,7 @@ impl Pocket {
         let step = self.sampler.transition(&at, &x_t, &eps)?;
         let x_prev = step.at(&z)?;
         let log_prob = step.log_prob(&x_prev, LogProb::Mean)?;
-        // Half of the pairs better than usual, half worse.
+        // Half of the pairs have positive advantages, half negative ones.
         let advantages: Vec<f32> = (0..batch).map(|i| 1.0 - 2.0 * (i % 2) as f32).collect();
         Ok(Pairs {
             at,
@@ -115,7 +115,7 @@ impl Pocket {
         })
     }
 
-    /// The guided prediction without gradients, as sampling makes it.
+    /// The guided prediction without gradients, as in sampling.
     ///
     /// # Errors
     /// None with pairs of this model.

@@ -1,4 +1,4 @@
-//! Bytes as a file of weights: no panic, no memory for what they promise, and an error that names the file.
+//! Arbitrary bytes as a file of weights: no panic, no excessive memory, and an error that names the file.
 //!
 //! ```text
 //! cargo +nightly fuzz run weights -- -max_len=4096 -rss_limit_mb=1024 -malloc_limit_mb=64

@@ -1,4 +1,4 @@
-//! Time and peak memory of Stable Diffusion v1.4 at its own size, one line in the form of
+//! Time and peak memory of Stable Diffusion v1.4 at full size, one line in the format of
 //! `tests/full_size/lora_update.py`; `benches/peers/full_size.py` runs both in turns.
 //!
 //! ```text
@@ -17,7 +17,7 @@ fn main() -> Result<()> {
     let (what, folder, kind) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [what, folder] | [what, folder, "f32"] => (what.to_owned(), folder.to_owned(), Kind::Float),
         [what, folder, "bf16"] => (what.to_owned(), folder.to_owned(), Kind::BFloat16),
-        _ => return Err("forward, update or checkpointed, and a folder, please".into()),
+        _ => return Err("expected forward, decode, update or checkpointed, and a folder".into()),
     };
     let folder = Path::new(&folder);
     tch::set_num_threads(2);
@@ -72,7 +72,7 @@ fn update(folder: &Path, kind: Kind, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Seconds on the clock and of all threads, bytes before and at most.
+/// Wall-clock seconds, CPU seconds of all threads, bytes before and at the peak.
 fn measured(what: &str, work: impl FnOnce() -> Result<()>) -> Result<String> {
     let memory = PeakMemory::begin(Device::Cpu)?;
     let (begin, on_cpu) = (Instant::now(), cpu_seconds()?);
@@ -85,7 +85,7 @@ fn measured(what: &str, work: impl FnOnce() -> Result<()>) -> Result<String> {
     ))
 }
 
-/// Of all threads; Linux counts in hundredths.
+/// CPU time of all threads; Linux counts in hundredths.
 fn cpu_seconds() -> Result<f64> {
     let text = std::fs::read_to_string("/proc/self/stat")?;
     // The program's name, in brackets, may have spaces; user and system time are fields 14 and 15.

@@ -1,5 +1,5 @@
 //! One iteration of the preset `lora` on a model of Stable Diffusion's layout: images per second of sampling and of the
-//! update apart, peak memory of each, and their part of what the device's matrix products reach in the same precision.
+//! update separately, peak memory of each, and their share of the device's peak of matrix products in the same precision.
 //!
 //! ```text
 //! cargo run --release -p ddpo-tests --example lora_iteration -- DIR [--device cpu|cuda:N] [--dtype bf16|f16|f32]
@@ -7,9 +7,9 @@
 //! ```
 //!
 //! `DIR` is a model in the diffusers layout, such as `DIR/model` of `tests/full_size/generate.py`, whose weights are
-//! random: that costs as much as trained ones. Without arguments it runs on a GPU in bf16, or where there is none on the
-//! CPU in f32, since not every CPU multiplies halves. What differs from the preset, and what could not be measured
-//! here, is said in the output.
+//! random, which does not change the cost. By default it runs on a GPU in bf16, or without one on the CPU in f32, since
+//! not every CPU supports half precision. The output lists what differs from the preset, and what could not be
+//! measured.
 
 use std::path::Path;
 use std::time::Instant;
@@ -27,14 +27,14 @@ use ddpo_train::{
 };
 use tch::{Cuda, Device, Kind, Tensor};
 
-/// Of multiplications and additions, by torch 2.11.0's `FlopCounterMode` over diffusers 0.42.1 on the meta device with
+/// Number of multiplications and additions, by torch 2.11.0's `FlopCounterMode` over diffusers 0.42.1 on the meta device with
 /// SD v1.4's configurations: one latent of 64×64 through the UNet with 77 tokens, and through the decoder.
 const UNET_FLOPS: f64 = 803_273_441_280.0;
 const DECODER_FLOPS: f64 = 2_514_518_933_504.0;
-/// The UNet that those are of has so many weights.
+/// Number of weights of that UNet.
 const UNET_WEIGHTS: usize = 859_520_964;
 
-/// What is asked for; the preset's numbers (`configs/presets/lora.toml`) but for the samples.
+/// The arguments; by default the preset's numbers (`configs/presets/lora.toml`), except for the number of samples.
 struct Asked {
     folder: String,
     device: Device,
@@ -98,7 +98,7 @@ impl Asked {
                 folder if asked.folder.is_empty() && !folder.starts_with('-') => {
                     asked.folder = folder.to_owned();
                 }
-                other => return Err(format!("{other} is no argument of this").into()),
+                other => return Err(format!("unknown argument {other}").into()),
             }
         }
         asked.kind = kind.unwrap_or(match asked.device {
@@ -106,23 +106,23 @@ impl Asked {
             _ => Kind::Float,
         });
         match asked.folder.is_empty() {
-            true => Err("a folder with a model in the diffusers layout, please".into()),
+            true => Err("expected a folder with a model in the diffusers layout".into()),
             false => Ok(asked),
         }
     }
 }
 
-/// What an iteration took.
+/// Cost of an iteration.
 struct Found {
     report: Metrics,
     /// Largest |ratio − 1| before the first update.
     ratio: f64,
-    /// Bytes at most while sampling, and while updating.
+    /// Peak bytes while sampling, and while updating.
     peaks: [u64; 2],
     is_v1_4: bool,
 }
 
-/// The first on a GPU chooses kernels, and is not reported.
+/// The first iteration on a GPU chooses kernels, and is not reported.
 fn iteration(asked: &Asked) -> Result<Found> {
     ddpo_torch::set_tf32(true)?;
     let files = Files::Folder(Path::new(&asked.folder).to_owned());
@@ -151,7 +151,7 @@ fn iteration(asked: &Asked) -> Result<Found> {
             min_count: 16,
         },
         advantage_clip: 5.0,
-        // Random weights under guidance amplify what half precision rounds: it is measured here, not a reason to end.
+        // Random weights with guidance amplify the rounding of half precision: it is measured, and does not end the run.
         ratio_bound: None,
         ..DdpoConfig::importance_sampling()
     };
@@ -185,7 +185,7 @@ fn iteration(asked: &Asked) -> Result<Found> {
     })
 }
 
-/// Looks at memory where sampling ends and the update begins.
+/// Records memory at the end of sampling.
 struct Watch {
     device: Device,
     memory: PeakMemory,
@@ -230,7 +230,7 @@ impl Observer for Watch {
     }
 }
 
-/// Multiplications and additions a second of large matrix products: the best of repeated calls over a second.
+/// Multiplications and additions per second of large matrix products: the best of repeated calls over a second.
 fn matmul_peak(asked: &Asked) -> Result<(i64, f64)> {
     let (size, calls) = match asked.device {
         Device::Cuda(_) => (8192, 10),
@@ -272,7 +272,8 @@ fn report(asked: &Asked, found: &Found, (size, peak): (i64, f64)) {
     );
     let seconds = |name| found.report.get(name).unwrap_or(f64::NAN);
     let passes = (asked.samples * asked.steps * 2) as f64;
-    // Frozen weights have no gradients: the way back costs as much as the way there, which checkpointing goes twice.
+    // Frozen weights have no gradients: a backward pass costs as much as a forward pass, and checkpointing adds a
+    // second forward pass.
     let there_and_back = if asked.checkpointing { 3.0 } else { 2.0 };
     let phases = [
         (
@@ -308,16 +309,20 @@ fn report(asked: &Asked, found: &Found, (size, peak): (i64, f64)) {
 
 fn caveats(asked: &Asked, found: &Found) {
     if (asked.samples, asked.steps) != (SAMPLES, STEPS) {
-        println!("not the preset's: {SAMPLES} samples of {STEPS} steps; a step costs the same");
+        println!(
+            "differs from the preset: {SAMPLES} samples of {STEPS} steps; the cost per step is the same"
+        );
     }
     if !found.is_v1_4 {
-        println!("not measured: operations, which are known of Stable Diffusion v1.4's sizes only");
+        println!(
+            "not measured: operations, which are only known for the sizes of Stable Diffusion v1.4"
+        );
     }
     match asked.device {
-        Device::Cuda(_) => println!("memory: of tensors, as libtorch's allocator counts them"),
+        Device::Cuda(_) => println!("memory: tensors, as counted by libtorch's allocator"),
         _ => {
-            println!("memory: resident, weights' files and the program included");
-            println!("not measured: a GPU; there is none here, or --device says otherwise");
+            println!("memory: resident, including files of weights and the program");
+            println!("not measured: a GPU; there is none, or --device excludes it");
         }
     }
 }

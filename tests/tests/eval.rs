@@ -117,7 +117,7 @@ fn several_experiments_are_one_queue_that_goes_on_and_ends_in_an_index() {
     }
     let index = fs::read_to_string(out.join("index.html")).expect("an index");
     for part in [
-        "The paper found",
+        "Finding of the paper",
         "./cfg-ablation/report.html",
         "./aesthetic/report.html",
         "Stand-in reward.",

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything CI runs, in the order in which it fails soonest.
+//! `cargo xtask test`: everything that CI runs, fastest checks first.
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -7,10 +7,10 @@ use anyhow::{Context, Result};
 
 use crate::{ddpo, setup, shell, tidy};
 
-/// What `cargo xtask bench` calls the example that measures an iteration of the preset `lora`.
+/// Name in `cargo xtask bench` of the example that measures an iteration of the preset `lora`.
 const ITERATION: &str = "lora-iteration";
 
-/// Runs every step; the first that fails ends it.
+/// Runs all checks up to the first that fails.
 pub fn run() -> Result<ExitCode> {
     let started = Instant::now();
     step("fmt", &mut cargo(&["fmt", "--all", "--check"]))?;
@@ -37,7 +37,7 @@ pub fn run() -> Result<ExitCode> {
         "doc",
         &mut cargo(&["doc", "--workspace", "--no-deps", "--quiet"]),
     )?;
-    // One thread per test: the tests themselves run side by side, and sums come out the same on every machine.
+    // One thread per test: the tests themselves run in parallel, and sums are the same on every machine.
     let mut test = cargo(&["test", "--workspace", "--no-fail-fast"]);
     if std::env::var_os("OMP_NUM_THREADS").is_none() {
         test.env("OMP_NUM_THREADS", "1");
@@ -45,7 +45,7 @@ pub fn run() -> Result<ExitCode> {
     step("test", &mut test)?;
     outside()?;
     println!(
-        "all of it passed in {:.0} s",
+        "all checks passed in {:.0} s",
         started.elapsed().as_secs_f64()
     );
     Ok(ExitCode::SUCCESS)
@@ -102,7 +102,7 @@ pub fn bench(args: &[String]) -> Result<ExitCode> {
     shell::become_command(command.args(args))
 }
 
-/// Each crate by itself, since a workspace build hides a feature that another crate switched on.
+/// Each crate by itself, since a workspace build hides missing features that another crate enables.
 fn alone() -> Result<Vec<Vec<String>>> {
     let metadata = ddpo::metadata()?;
     let packages = metadata["packages"]

@@ -1,4 +1,4 @@
-//! cmake, which builds libjpeg-turbo: `.tools/bin/cmake` is a link to the machine's own, or to one fetched by pip.
+//! cmake, which builds libjpeg-turbo: `.tools/bin/cmake` is a link to an installed one, or to one fetched by pip.
 //!
 //! `.cargo/config.toml` names that path, so that a plain `cargo build` finds it either way.
 
@@ -14,7 +14,7 @@ use crate::setup::tools;
 use crate::shell;
 use crate::wheels::{self, Wheel};
 
-/// The last of cmake 3: libjpeg-turbo's own files ask for no more.
+/// The last version of cmake 3, which is enough for libjpeg-turbo.
 const CMAKE: Wheel = Wheel {
     name: "cmake",
     version: "3.31.6",
@@ -36,7 +36,7 @@ pub fn ensure() -> Result<()> {
     symlink(&target, link()).with_context(|| format!("cannot link {}", link().display()))
 }
 
-/// One phrase on which cmake is used.
+/// A phrase on which cmake is used.
 pub fn summary() -> String {
     let used = outer().unwrap_or_else(link);
     match version(&used) {
@@ -49,7 +49,7 @@ fn link() -> PathBuf {
     tools().join("bin/cmake")
 }
 
-/// `CMAKE` where it is set by someone else than `.cargo/config.toml`, and works.
+/// `CMAKE`, if it works and was not set by `.cargo/config.toml`.
 fn outer() -> Option<PathBuf> {
     let path = PathBuf::from(std::env::var_os("CMAKE")?);
     (path != link() && works(&path)).then_some(path)

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{setup, shell};
 
-/// Builds `ddpo` in release and becomes `ddpo SUBCOMMAND ARGS`.
+/// Builds `ddpo` in release mode and replaces this process by `ddpo SUBCOMMAND ARGS`.
 pub fn start(subcommand: &str, args: &[String]) -> Result<ExitCode> {
     setup::ensure(setup::Kind::Cpu)?;
     shell::check(shell::cargo().args(["build", "--release", "--package", "ddpo-cli"]))?;
@@ -51,7 +51,7 @@ fn pocket(binary: &str, feature: &str, args: &[String]) -> Result<ExitCode> {
     shell::become_command(&mut command)
 }
 
-/// Where cargo puts what it builds, whatever the environment says.
+/// Cargo's target directory, from `cargo metadata`.
 pub fn target_folder() -> Result<std::path::PathBuf> {
     let metadata = metadata()?;
     let folder = metadata["target_directory"]
@@ -63,5 +63,5 @@ pub fn target_folder() -> Result<std::path::PathBuf> {
 /// `cargo metadata` of the workspace's own packages.
 pub fn metadata() -> Result<Value> {
     let text = shell::output(shell::cargo().args(["metadata", "--format-version=1", "--no-deps"]))?;
-    serde_json::from_str(&text).context("cargo metadata is no JSON")
+    serde_json::from_str(&text).context("cargo metadata is not JSON")
 }

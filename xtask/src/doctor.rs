@@ -8,17 +8,17 @@ use anyhow::Result;
 use crate::python::{HOW_TO_INSTALL, Python};
 use crate::{cmake, libtorch, setup, shell};
 
-/// Free disk space, in GB, that set-up and a release build take together with room for runs.
+/// Free disk space, in GB, for set-up, a release build and some runs.
 const DISK_GB: f64 = 4.0;
 
-/// Prints the findings; success when nothing that is needed is missing.
+/// Prints the findings; succeeds if nothing that is needed is missing.
 pub fn run() -> Result<ExitCode> {
-    let mut report = Report { n_missing: 0 };
-    report.line(
+    let mut checkup = Checkup { n_missing: 0 };
+    checkup.line(
         "rust",
         first_line("rustc", "--version").ok_or_else(|| "rustc not found".into()),
     );
-    report.line(
+    checkup.line(
         "build tools",
         match setup::missing_build_tools() {
             Some(missing) => Err(missing),
@@ -31,7 +31,7 @@ pub fn run() -> Result<ExitCode> {
         .ok()
         .and_then(|python| shell::output(python.pip().arg("--version")).ok());
     let have_libtorch = libtorch::summary();
-    report.line(
+    checkup.line(
         "python",
         match python {
             Some(version) => Ok(short_pip(&version)),
@@ -41,12 +41,12 @@ pub fn run() -> Result<ExitCode> {
             None => Err(HOW_TO_INSTALL.into()),
         },
     );
-    report.line(
+    checkup.line(
         "libtorch",
         have_libtorch.map_err(|error| format!("{error:#}")),
     );
     let cmake = cmake::summary();
-    report.line(
+    checkup.line(
         "cmake",
         if cmake.contains("missing") {
             Err(cmake)
@@ -54,26 +54,26 @@ pub fn run() -> Result<ExitCode> {
             Ok(cmake)
         },
     );
-    report.line("model", model());
-    report.line(
+    checkup.line("model", model());
+    checkup.line(
         "cores",
         Ok(std::thread::available_parallelism()
             .map_or_else(|_| "unknown".into(), |n| n.to_string())),
     );
-    report.line(
+    checkup.line(
         "memory",
         Ok(memory_gb().map_or("unknown".into(), |gb| format!("{gb:.1} GB"))),
     );
-    report.line("disk", disk());
-    report.line("cuda", Ok(cuda()));
-    Ok(report.verdict())
+    checkup.line("disk", disk());
+    checkup.line("cuda", Ok(cuda()));
+    Ok(checkup.exit_code())
 }
 
-struct Report {
+struct Checkup {
     n_missing: usize,
 }
 
-impl Report {
+impl Checkup {
     fn line(&mut self, what: &str, found: Result<String, String>) {
         let (mark, text) = match found {
             Ok(text) => ("ok", text),
@@ -85,7 +85,7 @@ impl Report {
         println!("{what:<12} {mark:<8} {text}");
     }
 
-    fn verdict(&self) -> ExitCode {
+    fn exit_code(&self) -> ExitCode {
         if self.n_missing == 0 {
             println!("everything is there");
             return ExitCode::SUCCESS;

@@ -1,6 +1,6 @@
-//! The experiments of the paper by name, and which of them run.
+//! The experiments of the paper by name.
 //!
-//! What an experiment is, where it stands in the paper and how long it takes is read from its own configuration.
+//! The description of an experiment, its place in the paper and its duration are read from its configuration.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -28,7 +28,7 @@ const NAMES: [&str; 11] = [
 /// A row of `reproduce list`.
 struct Experiment {
     name: &'static str,
-    /// Its configuration; none while there is no such file.
+    /// Its configuration; `None` if there is no such file.
     config: Option<Value>,
 }
 
@@ -60,7 +60,7 @@ impl Experiment {
         self.get(path).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// What the preset `pocket` puts in the place of rewards that it cannot run: "judge for image-reward".
+    /// The rewards that the preset `pocket` uses instead of those that it cannot run: "judge for image-reward".
     fn stand_ins(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         if let Some(pocket) = self.get("presets.pocket") {
@@ -101,7 +101,7 @@ pub fn reproduce(args: &Reproduce) -> Result<ExitCode> {
             Some(_) => {
                 let there: Vec<&str> = available(&all).map(|it| it.name).collect();
                 Ok(shell::usage(&format!(
-                    "`{name}` is not available yet; what runs: {}",
+                    "`{name}` is not available yet; available: {}",
                     there.join(", ")
                 )))
             }
@@ -152,7 +152,7 @@ fn list(all: &[Experiment]) {
     println!("lora and paper train Stable Diffusion on a GPU: docs/reproduce.md says how long.");
 }
 
-/// Every row that there is; says which there is not.
+/// All rows; prints which experiments are missing.
 fn start_all(all: &[Experiment], args: &Reproduce) -> Result<ExitCode> {
     let missing: Vec<&str> = all
         .iter()
@@ -161,7 +161,7 @@ fn start_all(all: &[Experiment], args: &Reproduce) -> Result<ExitCode> {
         .collect();
     if !missing.is_empty() {
         eprintln!(
-            "reproduce all: not available yet, left out: {}",
+            "reproduce all: not available yet, skipped: {}",
             missing.join(", ")
         );
     }

@@ -24,7 +24,7 @@ pub fn run(check: bool) -> Result<ExitCode> {
     shell::become_command(&mut command)
 }
 
-/// The environment's interpreter; installed anew when the requirements have changed.
+/// The environment's interpreter; reinstalled if the requirements have changed.
 fn environment(requirements: &Path) -> Result<PathBuf> {
     let wanted = fs::read_to_string(requirements)
         .with_context(|| format!("cannot read {}", requirements.display()))?;

@@ -1,4 +1,4 @@
-//! libtorch 2.11.0 in `.libtorch`: an existing one is used, else the Python package index has it.
+//! libtorch 2.11.0 in `.libtorch`: an existing one, or else one fetched from the Python package index.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,7 @@ use crate::setup::{Kind, tools};
 use crate::shell;
 use crate::wheels::{self, Wheel};
 
-/// The version that tch 0.24 speaks, and no other.
+/// The only version that tch 0.24 supports.
 pub const VERSION: &str = "2.11.0";
 
 const TORCH: Wheel = Wheel {
@@ -31,7 +31,7 @@ const CUPTI: Wheel = Wheel {
     size_mb: 10.7,
 };
 
-/// What any libtorch must have.
+/// Files that every libtorch must have.
 const NEEDED: [&str; 3] = [
     "lib/libtorch_cpu.so",
     "lib/libc10.so",
@@ -45,7 +45,7 @@ pub fn home() -> PathBuf {
     shell::root().join(".libtorch")
 }
 
-/// Brings libtorch to `.libtorch`, or finds that an outer one is to be used.
+/// Puts libtorch into `.libtorch`, unless an outer one is used.
 pub fn ensure(kind: Kind) -> Result<()> {
     if let Some(outer) = outer() {
         return check_outer(&outer);
@@ -76,7 +76,7 @@ pub fn ensure(kind: Kind) -> Result<()> {
     Ok(())
 }
 
-/// One phrase on which libtorch is used.
+/// A phrase on which libtorch is used.
 pub fn summary() -> Result<String> {
     if let Some(outer) = outer() {
         check_outer(&outer)?;
@@ -100,7 +100,7 @@ pub fn summary() -> Result<String> {
     Ok(format!("libtorch {VERSION} ({source}, {cuda})"))
 }
 
-/// `LIBTORCH` where it is set by someone else than `.cargo/config.toml`.
+/// `LIBTORCH`, if it was not set by `.cargo/config.toml`.
 fn outer() -> Option<PathBuf> {
     if std::env::var_os("LIBTORCH_USE_PYTORCH").is_some() {
         return python::installed_torch().map(|(folder, _)| folder);
@@ -122,12 +122,12 @@ fn check_outer(folder: &Path) -> Result<()> {
         Some(version) => {
             bail!("LIBTORCH={shown} is version {version}, tch needs exactly {VERSION}: {remedy}")
         }
-        // A folder that does not say its version passes torch-sys' check too.
+        // A folder without a version passes torch-sys' check too.
         None => Ok(()),
     }
 }
 
-/// Whether `.libtorch` holds what the stamp says; without a stamp someone put it there, and it must look whole.
+/// Whether `.libtorch` matches its stamp; without a stamp it was put there by hand, and must look complete.
 fn is_ready(kind: Kind) -> bool {
     let home = home();
     if kind == Kind::Cuda && !home.join("lib/libtorch_cuda.so").exists() {
@@ -159,7 +159,7 @@ fn stamp(folder: &Path, source: &str) -> Result<String> {
     Ok(text)
 }
 
-/// `torch` 2.11.0 of the Python at hand, if it has what is wanted.
+/// `torch` 2.11.0 of the installed Python, if it has the wanted libraries.
 fn usable_python_torch(kind: Kind) -> Option<PathBuf> {
     let (folder, version) = python::installed_torch()?;
     if version != VERSION {
@@ -179,7 +179,7 @@ fn link(package: &Path, fresh: &Path) -> Result<String> {
     Ok("linked to Python's torch".into())
 }
 
-/// What the CPU needs of the wheel, which is a CUDA build: two folders, five libraries, one linker script.
+/// The parts of the wheel that the CPU needs (it is a CUDA build): two folders, five libraries, one linker script.
 fn fetch_cpu(fresh: &Path) -> Result<String> {
     eprintln!("setup: fetching libtorch {VERSION} for the CPU (about 540 MB, once)");
     let python = Python::find()?;
@@ -204,7 +204,7 @@ fn fetch_cpu(fresh: &Path) -> Result<String> {
     }
     // torch-sys passes -ltorch; the wheel's own libtorch.so would pull in CUDA.
     fs::write(fresh.join("lib/libtorch.so"), "INPUT(-ltorch_cpu)\n")?;
-    eprintln!("  unpacked {n_files} files, each as the wheel's RECORD has it");
+    eprintln!("  unpacked {n_files} files, all checked against the wheel's RECORD");
     for wheel in nvidia.iter().chain([&torch]) {
         fs::remove_file(wheel)?;
     }

@@ -1,7 +1,7 @@
 //! `cargo xtask`: sets up libtorch, builds `ddpo` and starts it, and runs what CI runs.
 //!
-//! This crate is what a fresh clone builds first, so it links no libtorch and keeps its dependencies few.
-//! One file a command; whatever knows about diffusion models lives in `ddpo`, which is only started from here.
+//! A fresh clone builds this crate first, so it does not link libtorch and has few dependencies.
+//! There is one file per command; everything about diffusion models is in `ddpo`, which is only started from here.
 
 use std::process::ExitCode;
 
@@ -39,7 +39,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Fetches libtorch 2.11.0 (and cmake where there is none); every other command does this first by itself
+    /// Fetches libtorch 2.11.0 (and cmake if there is none); every other command does this first
     Setup {
         /// The full CUDA set instead of the CPU's libraries (about 5 GB)
         #[arg(long)]
@@ -47,13 +47,13 @@ enum Command {
     },
     /// Runs an experiment of the paper and checks its claims; `reproduce list` names them
     Reproduce(Reproduce),
-    /// Says what is there and what is missing
+    /// Reports what is installed and what is missing
     Doctor,
-    /// Everything that CI runs
+    /// Runs everything that CI runs
     Test,
     /// Runs the benchmarks
     Bench {
-        /// Handed to criterion; or lora-iteration DIR …, which measures the preset lora on a model of full size
+        /// Passed to criterion; or lora-iteration DIR …, which measures the preset lora on a full-size model
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
@@ -67,21 +67,21 @@ enum Command {
     Pretrain {
         /// Which model; `pocket` is the only one
         model: String,
-        /// Handed to `pocket-pretrain`; `--help` lists them
+        /// Passed to `pocket-pretrain`; `--help` lists them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
     /// Rebuilds the artwork pack from its npm packages
     Artwork {
-        /// Handed to `pocket-pack`
+        /// Passed to `pocket-pack`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Checks the rules of the repository that no compiler knows
+    /// Checks the repository's rules that the compiler does not
     Tidy,
 }
 
-/// Arguments of `reproduce`, handed on to `ddpo reproduce`.
+/// Arguments of `reproduce`, passed on to `ddpo reproduce`.
 #[derive(Args)]
 struct Reproduce {
     /// Name of an experiment, `list`, or `all`
@@ -89,13 +89,13 @@ struct Reproduce {
     /// Preset: pocket (default), lora or paper
     #[arg(long)]
     preset: Option<String>,
-    /// Algorithms, separated by commas
+    /// Algorithms or variants, separated by commas
     #[arg(long)]
     algorithms: Option<String>,
-    /// How many seeds to run of each algorithm
+    /// Number of seeds per algorithm
     #[arg(long)]
     seeds: Option<u32>,
-    /// Runs at the same time; as many as the processor has cores for when not given
+    /// Parallel runs; by default as many as the processor has cores for
     #[arg(long)]
     jobs: Option<u32>,
     /// Folder for the runs

@@ -1,4 +1,4 @@
-//! The Python that fetches: only its `pip download` is used, and the standard library where golden files are made.
+//! The Python used for fetching: only its `pip download`, and the standard library for golden files.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,12 +10,12 @@ use crate::shell;
 /// A Python whose pip works.
 pub struct Python(PathBuf);
 
-/// What to do when there is no Python.
+/// Advice if there is no Python.
 pub const HOW_TO_INSTALL: &str = "Python 3 with pip is needed once, to fetch libtorch from the Python package index: \
      install it (Debian and Ubuntu: `apt install python3-pip python3-venv`), or set LIBTORCH to an unpacked libtorch 2.11.0";
 
 impl Python {
-    /// The first of `python3` and `python` whose pip answers.
+    /// The first of `python3` and `python` whose pip works.
     pub fn find() -> Result<Self> {
         for name in ["python3", "python"] {
             let answer = Command::new(name).args(["-m", "pip", "--version"]).output();
@@ -41,7 +41,7 @@ impl Python {
 
 /// Folder of the `torch` package that `python3` would import, and its version, without importing it.
 ///
-/// Python need not exist: then nothing is installed in it either.
+/// `None` if there is no Python.
 pub fn installed_torch() -> Option<(PathBuf, String)> {
     let find = "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')";
     let folder = shell::output(Command::new("python3").args(["-c", find])).ok()?;
@@ -50,7 +50,7 @@ pub fn installed_torch() -> Option<(PathBuf, String)> {
     Some((folder, version))
 }
 
-/// Version that a libtorch folder or an installed `torch` package says it has, without its build tag.
+/// Version of a libtorch folder or an installed `torch` package, without its build tag.
 pub fn torch_version(folder: &std::path::Path) -> Option<String> {
     let plain = |text: &str| text.trim().split('+').next().map(str::to_owned);
     if let Ok(text) = std::fs::read_to_string(folder.join("build-version")) {

@@ -1,4 +1,4 @@
-//! What must be there before anything that links libtorch can be built.
+//! Prerequisites of building anything that links libtorch.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::{cmake, libtorch, shell};
 /// Which libtorch is wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Any that runs on the CPU; one with CUDA does too.
+    /// Any that runs on the CPU, including builds with CUDA.
     Cpu,
     /// The full set with CUDA's libraries.
     Cuda,
@@ -22,7 +22,7 @@ pub fn tools() -> PathBuf {
     shell::root().join(".tools")
 }
 
-/// Brings libtorch and cmake to their places; instant when they are there.
+/// Installs libtorch and cmake; instant if they are there.
 pub fn ensure(kind: Kind) -> Result<()> {
     fs::create_dir_all(tools()).with_context(|| format!("cannot create {}", tools().display()))?;
     let lock = File::create(tools().join("setup.lock"))?;
@@ -39,7 +39,7 @@ pub fn summary() -> Result<String> {
     Ok(format!("{}, {}", libtorch::summary()?, cmake::summary()))
 }
 
-/// What the C++ parts of the dependencies are built with, if it is not there.
+/// The missing build tools of the dependencies' C++ parts.
 pub fn missing_build_tools() -> Option<String> {
     let cxx = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let lacks = |tool: &str| Command::new(tool).arg("--version").output().is_err();

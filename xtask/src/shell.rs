@@ -1,4 +1,4 @@
-//! Small things around processes: the repository's root, running a command, one-line usage errors.
+//! Helpers for processes: the repository's root, running a command, one-line usage errors.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -26,7 +26,7 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Runs a command to its end and wants success.
+/// Runs a command that must succeed.
 pub fn check(command: &mut Command) -> Result<()> {
     let status = command
         .status()
@@ -49,7 +49,7 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Becomes that command, so that signals and exit codes are between it and whoever started us.
+/// Replaces this process by the command, so that signals and exit codes are its own.
 pub fn become_command(command: &mut Command) -> Result<ExitCode> {
     let error = std::os::unix::process::CommandExt::exec(command);
     Err(error).with_context(|| format!("cannot start `{}`", describe(command)))
@@ -88,7 +88,7 @@ fn one_line(text: &str) -> String {
     format!("{}; see --help", joined.replace(" tip: ", "; "))
 }
 
-/// The candidate nearest to what was typed, if it is near enough to be what was meant.
+/// The candidate nearest to what was typed, if it is near enough.
 pub fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()

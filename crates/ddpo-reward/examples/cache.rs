@@ -1,8 +1,8 @@
-//! Scores that are remembered: `cargo run -p ddpo-reward --features cache --example cache -- FOLDER`.
+//! A cache of scores: `cargo run -p ddpo-reward --features cache --example cache -- FOLDER`.
 //!
-//! The second time nothing is computed, and an image that was not scored the first time is an error.
+//! The second pass computes nothing, and an image that is not in the cache is an error.
 
-use ddpo_reward::{Cached, Images, JpegCompressibility, Missing, Result, Reward, RewardError};
+use ddpo_reward::{CacheMiss, Cached, Images, JpegCompressibility, Result, Reward, RewardError};
 
 fn main() -> Result<()> {
     let Some(folder) = std::env::args().nth(1) else {
@@ -10,7 +10,7 @@ fn main() -> Result<()> {
     };
     let images = Images::from_bytes(1, 8, 8, [200, 30, 90].repeat(64))?;
     let prompts = ddpo_reward::prompts::numbered(["a red square"]);
-    for missing in [Missing::Ask, Missing::Refuse] {
+    for missing in [CacheMiss::Compute, CacheMiss::Fail] {
         let reward = Box::new(JpegCompressibility::new()?);
         let mut reward = Cached::new(&folder, missing, reward)?;
         println!("{missing:?}: {:?} kB", reward.score(&images, &prompts)?);

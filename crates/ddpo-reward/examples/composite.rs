@@ -1,14 +1,16 @@
-//! Small files that are colourful all the same: `cargo run -p ddpo-reward --example composite`.
+//! A weighted sum of rewards, for small but colourful images: `cargo run -p ddpo-reward --example composite`.
 
-use ddpo_reward::{Colourfulness, Composite, Images, JpegCompressibility, Part, Result, Reward};
+use ddpo_reward::{
+    Colourfulness, Composite, Images, JpegCompressibility, Result, Reward, WeightedReward,
+};
 
 fn main() -> Result<()> {
     let parts = vec![
-        Part {
+        WeightedReward {
             reward: Box::new(JpegCompressibility::new()?),
             weight: 1.0,
         },
-        Part {
+        WeightedReward {
             reward: Box::new(Colourfulness),
             weight: 0.01,
         },

@@ -1,4 +1,4 @@
-//! A reward of one's own: images that are dark score high.
+//! A custom reward: dark images score high.
 
 use ddpo_reward::{Images, Prompt, Result, Reward, check_batch};
 

@@ -1,4 +1,4 @@
-//! Asks a chat server how many there are, and of what:
+//! Asks a chat server how many animals an image shows, and which:
 //! `cargo run -p ddpo-reward --features vlm --example vlm -- http://127.0.0.1:8000 MODEL`.
 
 use ddpo_reward::vlm::{Chat, ChatConfig, Encoding, Vqa};

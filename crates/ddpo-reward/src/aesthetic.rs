@@ -5,20 +5,20 @@ use ddpo_encoder::AestheticModel;
 use crate::networks::each;
 use crate::{Images, Prompt, Result, Reward, RewardInfo};
 
-/// How people would rate the image, about 1 to 10; images of Stable Diffusion v1.4 have 5 to 6, more is better.
+/// Human rating of the image as predicted by LAION's model, about 1 to 10; images of Stable Diffusion v1.4 have 5 to 6,
+/// higher is better.
 ///
-/// The prompt does not count. Images are scored one at a time, so that a score does not depend on its batch to the
-/// bit.
+/// The prompt is ignored. Images are scored one at a time, so that a score is bitwise the same in any batch.
 pub struct Aesthetic {
     model: AestheticModel,
     weights: String,
 }
 
 impl Aesthetic {
-    /// Kind in configurations.
+    /// The value of `reward.kind`.
     pub const NAME: &'static str = "aesthetic";
 
-    /// With these networks; `weights` tells them from others in [`Reward::version`].
+    /// With these networks; `weights` identifies them in [`Reward::version`].
     pub fn new(model: AestheticModel, weights: impl Into<String>) -> Self {
         Self {
             model,
@@ -26,7 +26,7 @@ impl Aesthetic {
         }
     }
 
-    /// What it measures.
+    /// Quantity and unit of the score.
     pub fn quantity() -> RewardInfo {
         RewardInfo {
             quantity: "LAION aesthetic score".to_owned(),

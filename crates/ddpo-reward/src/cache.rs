@@ -1,8 +1,8 @@
-//! Scores that were paid for once, on disk (feature `cache`).
+//! A cache of scores on disk (feature `cache`).
 //!
-//! A score is kept under what it depends on: the pixels, the prompt, the reward's name and its version. So a
-//! run can be repeated with no service at hand, and an epoch that failed half-way asks only for the rest. A
-//! score is a small JSON file, written under another name and renamed: it is whole or not there.
+//! The key of a score is a hash of all that it depends on: the pixels, the prompt, the reward's name and its version.
+//! A run can be repeated without the service, and an epoch that failed half-way only queries the missing scores. A
+//! score is a small JSON file, written under a temporary name and renamed, so that it is never partial.
 
 use std::fs;
 use std::io::Write;
@@ -15,27 +15,27 @@ use sha2::{Digest, Sha256};
 use crate::reward::{check_batch, collect};
 use crate::{Images, Prompt, Result, Reward, RewardError, RewardInfo, Score};
 
-/// Version of the files.
+/// Version of the file format.
 const FORMAT: u32 = 1;
 
-/// What to do about a score that is not there.
+/// What to do if a score is not in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missing {
-    /// Ask the reward, and keep its answer.
-    Ask,
-    /// Fail: nothing is asked.
-    Refuse,
+pub enum CacheMiss {
+    /// Compute it with the reward, and store it.
+    Compute,
+    /// Fail without calling the reward.
+    Fail,
 }
 
-/// A reward that remembers.
+/// A reward with a cache.
 #[derive(Debug)]
 pub struct Cached<R: ?Sized> {
     folder: PathBuf,
-    missing: Missing,
+    missing: CacheMiss,
     reward: Box<R>,
 }
 
-/// What a file holds.
+/// Content of a file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Kept {
@@ -47,17 +47,17 @@ struct Kept {
     score: f32,
     parts: Vec<f32>,
     answer: String,
-    /// Of the file with this field empty.
+    /// Checksum of the file with this field empty.
     sha256: String,
 }
 
 impl<R: Reward + ?Sized> Cached<R> {
-    /// Remembers the scores of `reward` in a folder, which is made if need be and may serve many rewards, runs
-    /// and processes at a time.
+    /// Caches the scores of `reward` in a folder, which is created if necessary and may be shared by several rewards,
+    /// runs and processes.
     ///
     /// # Errors
     /// [`RewardError::Permanent`] if the folder cannot be made.
-    pub fn new(folder: impl Into<PathBuf>, missing: Missing, reward: Box<R>) -> Result<Self> {
+    pub fn new(folder: impl Into<PathBuf>, missing: CacheMiss, reward: Box<R>) -> Result<Self> {
         let folder = folder.into();
         let failed = |error| permanent(reward.name(), "cannot make folder", &folder, error);
         fs::create_dir_all(&folder).map_err(failed)?;
@@ -68,9 +68,9 @@ impl<R: Reward + ?Sized> Cached<R> {
         })
     }
 
-    /// What a score is kept under: names, texts and sizes with their lengths, then the pixels.
+    /// The key of a score: names, texts and sizes with their lengths, then the pixels.
     ///
-    /// Metadata counts where there is any: a program may score by it.
+    /// It includes the prompt's metadata, if there is any: a program may use it for the score.
     fn key(&self, version: &str, rgb: &[u8], size: (usize, usize), prompt: &Prompt) -> String {
         let mut hasher = Sha256::new();
         let texts = ["ddpo reward", self.reward.name(), version, &prompt.text];
@@ -85,14 +85,14 @@ impl<R: Reward + ?Sized> Cached<R> {
     }
 
     fn path(&self, key: &str) -> PathBuf {
-        // 256 folders keep each listing short.
+        // 256 subfolders, so that directories stay small.
         self.folder
             .join(&key[..2])
             .join(format!("{}.json", &key[2..]))
     }
 
     /// # Errors
-    /// [`RewardError::Permanent`] with the file, if it is there and not whole.
+    /// [`RewardError::Permanent`] with the file, if it is damaged.
     fn read(&self, key: &str) -> Result<Option<Score>> {
         let path = self.path(key);
         let bytes = match fs::read(&path) {
@@ -102,22 +102,23 @@ impl<R: Reward + ?Sized> Cached<R> {
         };
         let damaged = |reason: &dyn std::fmt::Display| {
             let path = path.display();
-            let reason = format!("kept score {path} is damaged ({reason}): delete it to ask again");
+            let reason =
+                format!("cached score {path} is damaged ({reason}): delete it to compute it again");
             RewardError::permanent(self.reward.name(), reason)
         };
-        let mut kept: Kept = serde_json::from_slice(&bytes).map_err(|error| damaged(&error))?;
-        if kept.format != FORMAT {
-            let reason = format!("format {}, this program reads {FORMAT}", kept.format);
+        let mut cached: Kept = serde_json::from_slice(&bytes).map_err(|error| damaged(&error))?;
+        if cached.format != FORMAT {
+            let reason = format!("format {}, this program reads {FORMAT}", cached.format);
             return Err(damaged(&reason));
         }
-        let sha256 = std::mem::take(&mut kept.sha256);
-        if checksum(&kept).map_err(|error| damaged(&error))? != sha256 {
-            return Err(damaged(&"its checksum does not fit"));
+        let sha256 = std::mem::take(&mut cached.sha256);
+        if checksum(&cached).map_err(|error| damaged(&error))? != sha256 {
+            return Err(damaged(&"its checksum does not match"));
         }
         Ok(Some(Score {
-            value: kept.score,
-            parts: kept.parts,
-            answer: kept.answer,
+            value: cached.score,
+            parts: cached.parts,
+            answer: cached.answer,
         }))
     }
 }
@@ -155,10 +156,10 @@ impl<R: Reward + ?Sized> Reward for Cached<R> {
         let Some(&first) = open.first() else {
             return Ok(());
         };
-        if self.missing == Missing::Refuse {
+        if self.missing == CacheMiss::Fail {
             let (n, prompt) = (open.len(), &prompts[first].text);
             let reason = format!(
-                "{n} of {} scores are not in {}, and none is to be asked for; the first is of prompt \"{prompt}\"",
+                "{n} of {} scores are not in {}, and no queries are allowed; the first is of prompt \"{prompt}\"",
                 images.len(),
                 self.folder.display()
             );
@@ -170,7 +171,7 @@ impl<R: Reward + ?Sized> Reward for Cached<R> {
         let paths: Vec<PathBuf> = open.iter().map(|&i| self.path(&keys[i])).collect();
         let asked_for = &mut |at: usize, score: Score| {
             let i = open[at];
-            let kept = Kept {
+            let cached = Kept {
                 format: FORMAT,
                 reward: name.clone(),
                 version: version.clone(),
@@ -182,8 +183,9 @@ impl<R: Reward + ?Sized> Reward for Cached<R> {
                 sha256: String::new(),
             };
             if failed.is_ok() && score.value.is_finite() {
-                failed = write(&paths[at], kept)
-                    .map_err(|error| permanent(&name, "cannot keep a score in", &paths[at], error));
+                failed = write(&paths[at], cached).map_err(|error| {
+                    permanent(&name, "cannot store a score in", &paths[at], error)
+                });
             }
             known(i, score);
         };
@@ -215,20 +217,20 @@ fn image_hash(images: &Images, at: usize) -> String {
     ))
 }
 
-fn checksum(kept: &Kept) -> serde_json::Result<String> {
-    Ok(hex(&Sha256::digest(serde_json::to_vec(kept)?)))
+fn checksum(cached: &Kept) -> serde_json::Result<String> {
+    Ok(hex(&Sha256::digest(serde_json::to_vec(cached)?)))
 }
 
-/// Whole or not at all, also beside another process that writes the same.
-fn write(path: &Path, mut kept: Kept) -> std::io::Result<()> {
+/// Writes a file atomically, even if another process writes the same one.
+fn write(path: &Path, mut cached: Kept) -> std::io::Result<()> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
-    kept.sha256 = checksum(&kept)?;
+    cached.sha256 = checksum(&cached)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     fs::create_dir_all(folder)?;
     let unique = (std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
     let temporary = folder.join(format!(".{}-{}.tmp", unique.0, unique.1));
     let mut file = fs::File::create(&temporary)?;
-    file.write_all(&serde_json::to_vec(&kept)?)?;
+    file.write_all(&serde_json::to_vec(&cached)?)?;
     file.sync_all()?;
     fs::rename(&temporary, path)
 }

@@ -7,13 +7,13 @@ use crate::{Images, Prompt, Result, Reward, RewardInfo, reward::check_batch};
 /// With the opponent axes `rg = R − G` and `yb = (R + G) / 2 − B` of every pixel (0-255), their population
 /// standard deviations σ and means μ, the score is
 /// `sqrt(σ_rg² + σ_yb²) + 0.3 sqrt(μ_rg² + μ_yb²)`.
-/// The weights were fitted to ratings by people (D. Hasler and S. Süsstrunk, *Measuring colourfulness in
+/// The weights were fitted to human ratings (D. Hasler and S. Süsstrunk, *Measuring colourfulness in
 /// natural images*, Human Vision and Electronic Imaging VIII, 2003, equation for M̂⁽³⁾).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Colourfulness;
 
 impl Colourfulness {
-    /// Kind in configurations.
+    /// The value of `reward.kind`.
     pub const NAME: &'static str = "colourfulness";
 }
 
@@ -44,7 +44,7 @@ pub fn colourfulness(rgb: &[u8]) -> f64 {
     if n == 0.0 {
         return 0.0;
     }
-    // Sums of whole numbers (yb doubled) are exact in i64, so pixel order and batch cannot matter.
+    // Sums of integers (yb doubled) are exact in i64, so that the order of pixels does not matter.
     let (mut rg, mut rg2, mut yb, mut yb2) = (0_i64, 0_i64, 0_i64, 0_i64);
     for pixel in rgb.chunks_exact(3) {
         let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(i64::from);

@@ -1,6 +1,6 @@
 //! A reward in another language: a program that reads and writes JSON lines (feature `command`).
 //!
-//! For each image the program gets a line on its standard input and answers with a line on its standard
+//! The program reads one line per image on its standard input and writes one line per image on its standard
 //! output, in the same order:
 //!
 //! ```text
@@ -8,10 +8,10 @@
 //! {"prompt": "a dog", "png": "iVBORw0KGgo…"}     ->     {"score": 0.5, "answer": "what samples.csv shows"}
 //! ```
 //!
-//! A prompt with metadata ([`Prompt::metadata`]) has it in its line, as `"metadata": {…}`.
+//! The line of a prompt with metadata ([`Prompt::metadata`]) also has `"metadata": {…}`.
 //!
-//! It is started once, with the first batch, and lives as long as the reward; what it writes on its standard
-//! error goes to ours. `examples/reward.py` is one in ten lines.
+//! It is started once, with the first batch, and runs as long as the reward lives; its standard error goes to
+//! ours. `examples/reward.py` is an example of ten lines.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
@@ -31,12 +31,12 @@ use crate::{Images, Prompt, Result, Reward, RewardError, RewardInfo, Score};
 /// Longest line that is quoted.
 const QUOTE: usize = 200;
 
-/// How a program is started and waited for.
+/// The program and its deadline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandConfig {
     /// Program and arguments.
     pub command: Vec<String>,
-    /// For one line; the first has the program's start in it.
+    /// Deadline for one line; for the first one it includes the program's start.
     pub deadline: Duration,
 }
 
@@ -48,11 +48,11 @@ pub struct CommandReward {
     running: Option<Running>,
 }
 
-/// A program, and the threads that talk to it.
+/// A running program, and the threads that write to it and read from it.
 #[derive(Debug)]
 struct Running {
     child: Child,
-    /// Lines on their way to the program: it need not read all before it answers.
+    /// Lines to be written to the program, which may answer before it has read all of them.
     jobs: Option<Sender<Vec<u8>>>,
     answers: Receiver<std::io::Result<String>>,
 }
@@ -65,7 +65,7 @@ struct Answer {
 }
 
 impl CommandReward {
-    /// Kind in configurations.
+    /// The value of `reward.kind`.
     pub const NAME: &'static str = "command";
 
     /// The program is started with the first batch.
@@ -84,7 +84,7 @@ impl CommandReward {
         })
     }
 
-    /// What it measures: the program alone knows.
+    /// Quantity and unit of the score, which only the program knows.
     pub fn quantity() -> RewardInfo {
         RewardInfo {
             quantity: "reward of a program".to_owned(),
@@ -114,7 +114,7 @@ impl CommandReward {
         };
         let (jobs, queue) = channel::<Vec<u8>>();
         std::thread::spawn(move || {
-            // A program that no longer reads is noticed by what it does not answer.
+            // If the program no longer reads, its missing answers show it.
             for line in queue {
                 if stdin.write_all(&line).and_then(|()| stdin.flush()).is_err() {
                     return;
@@ -204,7 +204,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Its input ends; a program that hangs is not waited for.
+        // Closes its input; a program that hangs is not waited for.
         self.jobs = None;
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -227,7 +227,7 @@ impl Reward for CommandReward {
         known: &mut dyn FnMut(usize, Score),
     ) -> Result<()> {
         check_batch(images, prompts)?;
-        // Whatever goes wrong, question and answer may no longer be in step: the program is started anew then.
+        // After an error, lines and answers may be out of sync, so the program is restarted.
         let mut running = match self.running.take() {
             Some(running) => running,
             None => self.start()?,
@@ -237,7 +237,7 @@ impl Reward for CommandReward {
             let png = STANDARD.encode(encode(rgb, height, width)?);
             let line = line(prompt, png)?;
             if let Some(jobs) = &running.jobs {
-                // A writer that is gone has met a program that is gone.
+                // The writer ends when the program has ended.
                 let _ = jobs.send(line.into_bytes());
             }
         }
@@ -248,8 +248,8 @@ impl Reward for CommandReward {
         Ok(())
     }
 
-    /// The command, and the content of every file that it names. What those files load is not known here: a
-    /// program that depends on more says so by an argument, such as a version.
+    /// The command, and the content of every file that it names. Files that those load are not known here: a
+    /// program that depends on more should take an argument such as a version.
     fn version(&self) -> String {
         self.version.clone()
     }

@@ -5,32 +5,32 @@ use std::collections::HashMap;
 use crate::reward::{check_batch, collect};
 use crate::{Images, Prompt, Result, Reward, RewardError, RewardInfo, Score};
 
-/// A reward and what it counts.
-pub struct Part {
-    /// What is scored.
+/// A reward and its weight.
+pub struct WeightedReward {
+    /// The reward.
     pub reward: Box<dyn Reward>,
-    /// What its scores are multiplied with.
+    /// Factor of its scores.
     pub weight: f64,
 }
 
 /// The weighted sum of other rewards.
 ///
 /// `Σ weight · score`, summed in f64 in the order of the parts. [`Score::parts`] has each part's own score, so
-/// that an algorithm can normalise them one by one before it adds them (`ddpo_rl::Ddpo::normalise_parts`): scores of
-/// different units and spreads then count as their weights say.
+/// that an algorithm can normalise them one by one before it adds them (`ddpo_rl::Ddpo::normalise_parts`): the weights
+/// then apply to scores of equal spread, whatever their units.
 pub struct Composite {
-    parts: Vec<Part>,
+    parts: Vec<WeightedReward>,
 }
 
 impl Composite {
-    /// Kind in configurations.
+    /// The value of `reward.kind`.
     pub const NAME: &'static str = "composite";
 
-    /// The sum of these.
+    /// The weighted sum of these rewards.
     ///
     /// # Errors
     /// [`RewardError::BadInput`] without a part, or with a weight that is 0 or not finite.
-    pub fn new(parts: Vec<Part>) -> Result<Self> {
+    pub fn new(parts: Vec<WeightedReward>) -> Result<Self> {
         if parts.is_empty() {
             return Err(RewardError::bad_input(
                 "parts of a composite reward",
@@ -52,7 +52,7 @@ impl Composite {
         Ok(Self { parts })
     }
 
-    /// What it measures.
+    /// Quantity and unit of the score.
     pub fn quantity() -> RewardInfo {
         RewardInfo {
             quantity: "weighted sum of rewards".to_owned(),
@@ -60,7 +60,7 @@ impl Composite {
         }
     }
 
-    /// What each part counts, in their order.
+    /// Weights of the parts, in order.
     pub fn weights(&self) -> Vec<f64> {
         self.parts.iter().map(|part| part.weight).collect()
     }
@@ -166,9 +166,9 @@ mod tests {
         }
     }
 
-    fn part(reward: impl Reward + 'static, weight: f64) -> Part {
+    fn part(reward: impl Reward + 'static, weight: f64) -> WeightedReward {
         let reward = Box::new(reward);
-        Part { reward, weight }
+        WeightedReward { reward, weight }
     }
 
     #[test]

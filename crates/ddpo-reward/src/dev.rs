@@ -1,4 +1,4 @@
-//! A test suite that every reward should pass, in one line.
+//! A test suite that every reward should pass.
 //!
 //! ```
 //! ddpo_reward::dev::conforms(&mut ddpo_reward::Colourfulness);
@@ -6,10 +6,10 @@
 
 use crate::{Images, Prompt, Reward, RewardError};
 
-/// Checks the contract of [`Reward`] on 64×64 images made for the purpose.
+/// Checks the contract of [`Reward`] on generated 64×64 images.
 ///
 /// # Panics
-/// With the name of the reward and the broken promise.
+/// With the name of the reward and the violated requirement.
 pub fn conforms(reward: &mut dyn Reward) {
     let (images, prompts) = batch();
     conforms_on(reward, &images, &prompts);
@@ -18,11 +18,11 @@ pub fn conforms(reward: &mut dyn Reward) {
 /// [`conforms`] on a batch of the caller's: at least three images, one prompt each.
 ///
 /// # Panics
-/// With the name of the reward and the broken promise.
+/// With the name of the reward and the violated requirement.
 pub fn conforms_on(reward: &mut dyn Reward, images: &Images, prompts: &[Prompt]) {
     let name = reward.name().to_owned();
     assert!(!name.is_empty(), "a reward has a name");
-    assert!(images.len() >= 3, "the suite needs three images or more");
+    assert!(images.len() >= 3, "the suite needs at least three images");
     let mut score = |images: &Images, prompts: &[Prompt]| {
         reward
             .score(images, prompts)

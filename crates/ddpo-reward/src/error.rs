@@ -1,13 +1,13 @@
-//! What can go wrong while images are scored, sorted by what the caller should do about it.
+//! Errors of rewards, by what the caller should do about them.
 
 /// Result of this crate.
 pub type Result<T, E = RewardError> = std::result::Result<T, E>;
 
-/// Why no score came back. A failed reward is never a number.
+/// Why there is no score. A failed reward never returns a number.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RewardError {
-    /// The same call may succeed later (a service that is busy or restarting): retry with backoff.
+    /// The same call may succeed later, as with a service that is busy or restarting: retry with backoff.
     #[error("reward {reward} failed for now: {reason}")]
     Transient {
         /// [`Reward::name`](crate::Reward::name) of the reward.
@@ -15,7 +15,7 @@ pub enum RewardError {
         /// What happened, as a lower-case fragment.
         reason: String,
     },
-    /// Retrying will not help (a service that refuses the request, a codec that fails).
+    /// Retrying will not help, as with a codec that fails.
     #[error("reward {reward} failed: {reason}")]
     Permanent {
         /// [`Reward::name`](crate::Reward::name) of the reward.
@@ -23,16 +23,16 @@ pub enum RewardError {
         /// What happened, as a lower-case fragment.
         reason: String,
     },
-    /// A service said no to this very request or image, and will again: a wrong address, model or key, or a
-    /// model that will not answer.
+    /// A service refused this request or image, and would refuse it again: a wrong address, model or key, or a
+    /// refusal of the model.
     #[error("reward {reward} was refused: {reason}")]
     Refused {
         /// [`Reward::name`](crate::Reward::name) of the reward.
         reward: String,
-        /// What was said.
+        /// The service's message.
         reason: String,
     },
-    /// An answer came, and it is no score: not JSON, another shape, empty, not a finite number.
+    /// The answer is not a score: not JSON, malformed, empty, or not a finite number.
     #[error("reward {reward} got an answer that cannot be scored: {reason}")]
     BadAnswer {
         /// [`Reward::name`](crate::Reward::name) of the reward.
@@ -40,32 +40,32 @@ pub enum RewardError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The time for an answer is over.
+    /// The deadline for an answer has passed.
     #[error("reward {reward} has no answer after {seconds:.1} s and {attempts} attempts: {last}")]
     Deadline {
         /// [`Reward::name`](crate::Reward::name) of the reward.
         reward: String,
-        /// How long it was tried.
+        /// Time spent.
         seconds: f64,
-        /// How often.
+        /// Number of attempts.
         attempts: u32,
-        /// What the last attempt ended with.
+        /// Error of the last attempt.
         last: String,
     },
-    /// The caller's images or prompts do not fit together or have a wrong shape.
+    /// The caller's images and prompts do not match or have a wrong shape.
     #[error("{what}: expected {expected}, got {actual}")]
     BadInput {
         /// Which input.
         what: String,
-        /// What was needed.
+        /// What was expected.
         expected: String,
-        /// What came.
+        /// What was given.
         actual: String,
     },
 }
 
 impl RewardError {
-    /// [`RewardError::Transient`] in one line.
+    /// A [`RewardError::Transient`].
     pub fn transient(reward: impl Into<String>, reason: impl std::fmt::Display) -> Self {
         Self::Transient {
             reward: reward.into(),
@@ -73,7 +73,7 @@ impl RewardError {
         }
     }
 
-    /// [`RewardError::Permanent`] in one line.
+    /// A [`RewardError::Permanent`].
     pub fn permanent(reward: impl Into<String>, reason: impl std::fmt::Display) -> Self {
         Self::Permanent {
             reward: reward.into(),
@@ -81,7 +81,7 @@ impl RewardError {
         }
     }
 
-    /// [`RewardError::Refused`] in one line.
+    /// A [`RewardError::Refused`].
     pub fn refused(reward: impl Into<String>, reason: impl std::fmt::Display) -> Self {
         Self::Refused {
             reward: reward.into(),
@@ -89,7 +89,7 @@ impl RewardError {
         }
     }
 
-    /// [`RewardError::BadAnswer`] in one line.
+    /// A [`RewardError::BadAnswer`].
     pub fn bad_answer(reward: impl Into<String>, reason: impl std::fmt::Display) -> Self {
         Self::BadAnswer {
             reward: reward.into(),
@@ -97,7 +97,7 @@ impl RewardError {
         }
     }
 
-    /// [`RewardError::BadInput`] in one line.
+    /// A [`RewardError::BadInput`].
     pub fn bad_input(
         what: impl Into<String>,
         expected: impl std::fmt::Display,

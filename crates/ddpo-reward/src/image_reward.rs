@@ -5,19 +5,19 @@ use ddpo_encoder::ImageReward;
 use crate::networks::each;
 use crate::{Images, Prompt, Result, Reward, RewardInfo};
 
-/// How much people would prefer the image for its prompt: about -2.3 to 2, more is better.
+/// Human preference for the image given its prompt, as predicted by ImageReward: about -2.3 to 2, higher is better.
 ///
-/// Images are scored one at a time, so that a score does not depend on its batch to the bit.
+/// Images are scored one at a time, so that a score is bitwise the same in any batch.
 pub struct ImageRewardScore {
     model: ImageReward,
     weights: String,
 }
 
 impl ImageRewardScore {
-    /// Kind in configurations.
+    /// The value of `reward.kind`.
     pub const NAME: &'static str = "image-reward";
 
-    /// With this network; `weights` tells it from others in [`Reward::version`].
+    /// With this network; `weights` identifies it in [`Reward::version`].
     pub fn new(model: ImageReward, weights: impl Into<String>) -> Self {
         Self {
             model,
@@ -25,7 +25,7 @@ impl ImageRewardScore {
         }
     }
 
-    /// What it measures.
+    /// Quantity and unit of the score.
     pub fn quantity() -> RewardInfo {
         RewardInfo {
             quantity: "ImageReward".to_owned(),

@@ -13,13 +13,13 @@ use crate::{Images, Prompt, Result, Reward, RewardError, RewardInfo, reward::che
 /// Quality of the paper's JPEG files.
 pub const QUALITY: i32 = 95;
 
-/// Minus the size as a JPEG file, in kB of 1000 bytes: at most about −0.6, more is a simpler image.
+/// Minus the size as a JPEG file, in kB of 1000 bytes: at most about −0.6, higher for simpler images.
 ///
-/// The floor is the file of a flat image: 0.7 kB at 64×64, 4.7 kB at 512×512.
+/// The smallest file is that of a flat image: 0.7 kB at 64×64, 4.7 kB at 512×512.
 #[derive(Debug)]
 pub struct JpegCompressibility(JpegSize);
 
-/// The size as a JPEG file, in kB of 1000 bytes: more is a busier image.
+/// The size as a JPEG file, in kB of 1000 bytes: higher for busier images.
 #[derive(Debug)]
 pub struct JpegIncompressibility(JpegSize);
 
@@ -31,7 +31,7 @@ pub struct JpegSize {
 }
 
 impl JpegCompressibility {
-    /// Kind in configurations.
+    /// The value of `reward.kind`.
     pub const NAME: &'static str = "jpeg-compressibility";
 
     /// At quality 95.
@@ -44,7 +44,7 @@ impl JpegCompressibility {
 }
 
 impl JpegIncompressibility {
-    /// Kind in configurations.
+    /// The value of `reward.kind`.
     pub const NAME: &'static str = "jpeg-incompressibility";
 
     /// At quality 95.

@@ -29,11 +29,11 @@ pub mod dev;
 #[cfg(feature = "aesthetic")]
 pub use aesthetic::Aesthetic;
 #[cfg(feature = "cache")]
-pub use cache::{Cached, Missing};
+pub use cache::{CacheMiss, Cached};
 pub use colourfulness::Colourfulness;
 #[cfg(feature = "command")]
 pub use command::{CommandConfig, CommandReward};
-pub use composite::{Composite, Part};
+pub use composite::{Composite, WeightedReward};
 pub use error::{Result, RewardError};
 #[cfg(feature = "image-reward")]
 pub use image_reward::ImageRewardScore;

@@ -1,9 +1,9 @@
-//! What rewards share that a network of ours computes.
+//! Shared by rewards that are computed by a network of ours.
 
 use crate::reward::check_batch;
 use crate::{Images, Prompt, Result, RewardError};
 
-/// A score for each image and its prompt, one after another.
+/// Scores images and their prompts one by one.
 pub(crate) fn each(
     name: &str,
     images: &Images,

@@ -1,4 +1,4 @@
-//! Images as PNG files, for those who score them elsewhere.
+//! Images as PNG files, for scoring elsewhere.
 
 use crate::{Result, RewardError};
 

@@ -1,10 +1,10 @@
-//! The one trait that a new reward implements.
+//! The trait that rewards implement.
 
 use crate::{Images, Prompt, Result, RewardError};
 
-/// What an image is worth. Higher is better: training maximises it.
+/// A function from images and prompts to scores. Higher is better: training maximises it.
 ///
-/// A score depends on the image and its prompt alone, never on the rest of the batch or on earlier calls;
+/// A score depends only on the image and its prompt, never on the rest of the batch or on earlier calls;
 /// the feature `dev` has a test suite that checks this for any reward.
 /// `&mut self` is for buffers, connections and caches.
 ///
@@ -31,18 +31,18 @@ pub trait Reward: Send {
     /// The kind under which configurations, logs and reports know it, such as `jpeg-compressibility`.
     fn name(&self) -> &str;
 
-    /// One finite score for each image; `prompts[i]` is what `images[i]` was made for.
+    /// One finite score per image; `prompts[i]` is the prompt of `images[i]`.
     ///
     /// # Errors
-    /// [`RewardError::Transient`] if the caller should try again, [`RewardError::Permanent`] if that is
+    /// [`RewardError::Transient`] if the caller should try again, [`RewardError::Permanent`] if retrying is
     /// useless, [`RewardError::BadInput`] if images and prompts differ in number.
     fn score(&mut self, images: &Images, prompts: &[Prompt]) -> Result<Vec<f32>>;
 
-    /// [`score`](Reward::score), but hands over each score as soon as it is known, in any order.
+    /// Like [`score`](Reward::score), but passes on each score as soon as it is known, in any order.
     ///
-    /// What was handed over before an error is good: callers keep it and ask only for the rest again. Rewards
-    /// whose scores come one by one and cost something (a service, a program) implement this, and `score`
-    /// with [`collect`]; for all others the default does.
+    /// Scores that were passed on before an error are valid: callers keep them and only repeat the rest. Rewards
+    /// whose scores arrive one by one and are expensive (a service, a program) implement this, and `score`
+    /// with [`collect`]; for all others the default is enough.
     ///
     /// # Errors
     /// Same as [`score`](Reward::score).
@@ -58,19 +58,19 @@ pub trait Reward: Send {
         Ok(())
     }
 
-    /// All that a score depends on beside image and prompt: model, wording, version of the method.
+    /// Everything that a score depends on besides image and prompt: model, wording, version of the method.
     ///
-    /// Scores are remembered under this; change it when scores change.
+    /// It is part of the cache key; change it when scores change.
     fn version(&self) -> String {
         "1".to_owned()
     }
 
-    /// Names of the parts of which [`Score::parts`] has the scores; empty if there are none.
+    /// Names of the parts in [`Score::parts`]; empty if there are none.
     fn parts(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// What the score measures and in which unit, for axes and tables.
+    /// Quantity and unit of the score, for axes and tables.
     fn info(&self) -> RewardInfo {
         RewardInfo {
             quantity: self.name().to_owned(),
@@ -79,14 +79,14 @@ pub trait Reward: Send {
     }
 }
 
-/// What an image is worth, with what led to it.
+/// The score of an image, with its parts and the answer that it is based on.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Score {
     /// Finite; higher is better.
     pub value: f32,
     /// Scores of the parts of a composite reward, in the order of [`Reward::parts`].
     pub parts: Vec<f32>,
-    /// What a service or a program said about the image; empty if the reward asks none.
+    /// The answer of a service or a program about the image; empty for other rewards.
     pub answer: String,
 }
 
@@ -99,7 +99,7 @@ impl From<f32> for Score {
     }
 }
 
-/// What a score measures.
+/// Quantity and unit of a score.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RewardInfo {
     /// Such as `negative JPEG size`.
@@ -122,7 +122,7 @@ impl RewardInfo {
 /// For implementors of [`Reward::score_each`]: its scores in the order of the images.
 ///
 /// # Errors
-/// What the reward reports; [`RewardError::BadAnswer`] if it hands over too few.
+/// Errors of the reward; [`RewardError::BadAnswer`] if it passes on too few scores.
 pub fn collect(reward: &mut dyn Reward, images: &Images, prompts: &[Prompt]) -> Result<Vec<f32>> {
     let mut scores = vec![None; images.len()];
     reward.score_each(images, prompts, &mut |i, score| {

@@ -1,4 +1,4 @@
-//! What was scored once is not asked for again, and damage is named.
+//! Cached scores are not computed again, and damaged files are reported.
 #![cfg(feature = "cache")]
 
 use std::fs;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ddpo_reward::{
-    Cached, Images, Missing, Prompt, Result, Reward, RewardError, Score, check_batch, prompts,
+    CacheMiss, Cached, Images, Prompt, Result, Reward, RewardError, Score, check_batch, prompts,
 };
 
 /// The first byte; counts what it is asked, and fails at an image that begins with 13.
@@ -67,7 +67,7 @@ impl Case {
         }
     }
 
-    fn cached(&self, missing: Missing, version: &'static str) -> Cached<FirstByte> {
+    fn cached(&self, missing: CacheMiss, version: &'static str) -> Cached<FirstByte> {
         let asked = Arc::clone(&self.asked);
         let reward = Box::new(FirstByte { asked, version });
         Cached::new(self.folder.path(), missing, reward).unwrap()
@@ -108,10 +108,10 @@ fn each(reward: &mut dyn Reward, first_bytes: &[u8]) -> (Result<()>, Vec<(usize,
 #[test]
 fn a_replay_has_the_recorded_scores_to_the_bit_and_asks_nothing() {
     let case = Case::new();
-    let (result, recorded) = each(&mut case.cached(Missing::Ask, "1"), &[5, 6, 250]);
+    let (result, recorded) = each(&mut case.cached(CacheMiss::Compute, "1"), &[5, 6, 250]);
     result.unwrap();
     assert_eq!(case.n_asked(), 3);
-    let (result, replayed) = each(&mut case.cached(Missing::Refuse, "1"), &[5, 6, 250]);
+    let (result, replayed) = each(&mut case.cached(CacheMiss::Fail, "1"), &[5, 6, 250]);
     result.unwrap();
     assert_eq!(replayed, recorded);
     assert_eq!(case.n_asked(), 0);
@@ -120,7 +120,7 @@ fn a_replay_has_the_recorded_scores_to_the_bit_and_asks_nothing() {
 #[test]
 fn only_what_is_missing_is_asked_for_also_after_a_failure() {
     let case = Case::new();
-    let mut reward = case.cached(Missing::Ask, "1");
+    let mut reward = case.cached(CacheMiss::Compute, "1");
     let (result, known) = each(&mut reward, &[1, 2, 13, 4]);
     assert!(result.unwrap_err().is_transient());
     assert_eq!((known.len(), case.n_asked()), (2, 2));
@@ -133,12 +133,12 @@ fn only_what_is_missing_is_asked_for_also_after_a_failure() {
 #[test]
 fn image_size_prompt_name_and_version_tell_scores_apart() {
     let case = Case::new();
-    each(&mut case.cached(Missing::Ask, "1"), &[1, 2])
+    each(&mut case.cached(CacheMiss::Compute, "1"), &[1, 2])
         .0
         .unwrap();
     let missing = |images: &Images, prompts: &[Prompt], version| {
         let error = case
-            .cached(Missing::Refuse, version)
+            .cached(CacheMiss::Fail, version)
             .score(images, prompts)
             .unwrap_err();
         assert!(matches!(error, RewardError::Permanent { .. }));
@@ -148,7 +148,7 @@ fn image_size_prompt_name_and_version_tell_scores_apart() {
         );
     };
     let (one, same) = images(&[1]);
-    case.cached(Missing::Refuse, "1")
+    case.cached(CacheMiss::Fail, "1")
         .score(&one, &same)
         .unwrap();
     missing(&one, &same, "2");
@@ -162,7 +162,9 @@ fn image_size_prompt_name_and_version_tell_scores_apart() {
 #[test]
 fn damage_is_named_and_never_a_score() {
     let case = Case::new();
-    each(&mut case.cached(Missing::Ask, "1"), &[5]).0.unwrap();
+    each(&mut case.cached(CacheMiss::Compute, "1"), &[5])
+        .0
+        .unwrap();
     let [file] = case.files().try_into().unwrap();
     let whole = fs::read_to_string(&file).unwrap();
     let damaged = [
@@ -175,7 +177,7 @@ fn damage_is_named_and_never_a_score() {
     for text in damaged {
         assert_ne!(text, whole);
         fs::write(&file, text).unwrap();
-        let (result, scores) = each(&mut case.cached(Missing::Ask, "1"), &[5]);
+        let (result, scores) = each(&mut case.cached(CacheMiss::Compute, "1"), &[5]);
         let error = result.unwrap_err().to_string();
         let name = file.file_name().unwrap().to_str().unwrap();
         assert!(
@@ -185,6 +187,8 @@ fn damage_is_named_and_never_a_score() {
         assert!(scores.is_empty());
     }
     fs::remove_file(&file).unwrap();
-    each(&mut case.cached(Missing::Ask, "1"), &[5]).0.unwrap();
+    each(&mut case.cached(CacheMiss::Compute, "1"), &[5])
+        .0
+        .unwrap();
     assert_eq!(case.files(), [file]);
 }

@@ -1,4 +1,4 @@
-//! Programs as rewards: what they answer is a score, and whatever else they do is an error of its kind.
+//! Programs as rewards: their answers are scores, and each kind of failure is its own error.
 #![cfg(all(feature = "command", unix))]
 
 use std::time::{Duration, Instant};

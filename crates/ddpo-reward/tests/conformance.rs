@@ -1,4 +1,4 @@
-//! Every reward of this crate keeps the contract of the trait, and the suite catches one that does not.
+//! Every reward of this crate fulfils the contract of the trait, and the suite catches one that does not.
 #![cfg(feature = "dev")]
 
 use ddpo_reward::{Colourfulness, Images, Prompt, Result, Reward, check_batch, dev};
@@ -56,8 +56,8 @@ fn the_suite_catches_a_score_that_is_no_number() {
 
 #[test]
 fn a_composite_conforms() {
-    use ddpo_reward::{Composite, Part};
-    let parts = [1.0, -2.0].map(|weight| Part {
+    use ddpo_reward::{Composite, WeightedReward};
+    let parts = [1.0, -2.0].map(|weight| WeightedReward {
         reward: Box::new(Colourfulness),
         weight,
     });
@@ -67,9 +67,9 @@ fn a_composite_conforms() {
 #[cfg(feature = "cache")]
 #[test]
 fn a_cache_conforms_empty_and_full() {
-    use ddpo_reward::{Cached, Missing};
+    use ddpo_reward::{CacheMiss, Cached};
     let folder = tempfile::tempdir().unwrap();
     let cached = |missing| Cached::new(folder.path(), missing, Box::new(Colourfulness)).unwrap();
-    dev::conforms(&mut cached(Missing::Ask));
-    dev::conforms(&mut cached(Missing::Refuse));
+    dev::conforms(&mut cached(CacheMiss::Compute));
+    dev::conforms(&mut cached(CacheMiss::Fail));
 }

@@ -1,4 +1,4 @@
-//! Rewards that networks compute: the contract, on small networks with the weights of the golden files.
+//! Rewards computed by networks: the contract, on small networks with the weights of the golden files.
 #![cfg(all(feature = "dev", feature = "aesthetic", feature = "image-reward"))]
 
 use std::path::{Path, PathBuf};

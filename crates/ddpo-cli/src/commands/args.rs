@@ -24,6 +24,9 @@ pub struct Cli {
 /// What to do.
 #[derive(Subcommand)]
 pub enum Command {
+    /// Writes a configuration for your own prompts and reward, with what it names, to begin with
+    #[command(after_help = "Example: ddpo init mine")]
+    Init(InitArgs),
     /// Prints a configuration as it would be run, with the source of every key and the derived counts
     #[command(
         after_help = "Example: ddpo plan configs/compressibility.toml --set rl.algorithm=rwr --keys"
@@ -65,6 +68,14 @@ pub enum Command {
     /// Writes what a run has learned in the files that diffusers reads
     #[command(after_help = "Example: ddpo export runs/longer --format diffusers --out model")]
     Export(ExportArgs),
+}
+
+/// `ddpo init`.
+#[derive(Args)]
+pub struct InitArgs {
+    /// Folder for the files; none of them is written over
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
 }
 
 /// A configuration and what is changed of it.

@@ -3,6 +3,7 @@
 pub mod args;
 mod eval;
 mod export;
+mod init;
 mod plan;
 mod probe;
 mod replay;
@@ -19,6 +20,7 @@ use crate::failure::{Exit, Result};
 /// Does what was asked for.
 pub fn run(command: Command) -> Result<Exit> {
     match command {
+        Command::Init(args) => init::run(&args),
         Command::Plan(args) => plan::print(&args),
         Command::Run(args) => run::run(&args),
         Command::Reproduce(args) => reproduce::run(&args),

@@ -77,7 +77,7 @@ fn derived(plan: &Plan) -> Vec<String> {
     ];
     if updates > 0 {
         lines.push(format!(
-            "{updates} updates an epoch × {} epochs = {} steps of the optimiser",
+            "{updates} updates per epoch × {} epochs = {} updates",
             plan.run.epochs,
             updates as u64 * plan.run.epochs
         ));

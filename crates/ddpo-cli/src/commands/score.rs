@@ -32,7 +32,7 @@ pub fn run(args: &ScoreArgs) -> Result<Exit> {
     let scores = score(&worker, n_threads, &files, &prompts)?;
 
     let parts = worker.parts().iter().map(|name| format!("reward/{name}"));
-    let answer = plan.kind.asks().then(|| "answer".to_owned());
+    let answer = plan.kind.has_answers().then(|| "answer".to_owned());
     let fixed = ["file", "prompt", "reward"].map(str::to_owned);
     let header: Vec<String> = fixed.into_iter().chain(parts).chain(answer).collect();
     let mut table = csv::Writer::from_writer(Vec::new());
@@ -45,7 +45,7 @@ pub fn run(args: &ScoreArgs) -> Result<Exit> {
             score.value.to_string(),
         ];
         row.extend(score.parts.iter().map(f32::to_string));
-        row.extend(plan.kind.asks().then(|| score.answer.clone()));
+        row.extend(plan.kind.has_answers().then(|| score.answer.clone()));
         table.write_record(row).or_exit(Exit::Other, doing())?;
     }
     let bytes = table

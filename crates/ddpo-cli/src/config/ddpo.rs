@@ -18,7 +18,7 @@ pub struct DdpoPlan {
     pub updates_per_epoch: usize,
     /// Whether training uses the guided ε as sampling does.
     pub train_guidance: bool,
-    /// Weight of the divergence from the policy before training, DPOK's term; 0 for none.
+    /// Weight of the KL to the reference policy, DPOK's term; 0 for none.
     pub kl_weight: f64,
     /// How a log-probability is reduced over dimensions.
     pub log_prob: LogProb,

@@ -158,9 +158,9 @@ impl RewardKind {
     }
 
     /// Whether somebody else is asked about images: answers are kept, and cost something.
-    pub fn asks(&self) -> bool {
-        let asks = |kind: &&Self| kind.vlm().is_some() || matches!(kind, Self::Command(_));
-        self.leaves().iter().any(asks)
+    pub fn has_answers(&self) -> bool {
+        let has_answers = |kind: &&Self| kind.vlm().is_some() || matches!(kind, Self::Command(_));
+        self.leaves().iter().any(has_answers)
     }
 
     /// Whether images are looked at by a network here: libtorch has threads of its own.
@@ -199,7 +199,7 @@ impl RewardPlan {
         let name = r.choice("reward.kind", &RewardKind::NAMES.map(|name| (name, name)));
         let kind = RewardKind::read(r, name);
         Self {
-            cache: if kind.asks() {
+            cache: if kind.has_answers() {
                 services::cache(r)
             } else {
                 None

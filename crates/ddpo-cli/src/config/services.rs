@@ -172,7 +172,7 @@ pub(super) fn parts(r: &mut Reader, names: &[&str]) -> Vec<(RewardKind, f64)> {
         };
         parts.push((RewardKind::read(r, &name), weight));
     }
-    parts.sort_by_key(|(kind, _)| !kind.asks());
+    parts.sort_by_key(|(kind, _)| !kind.has_answers());
     parts
 }
 

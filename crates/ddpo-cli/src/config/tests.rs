@@ -285,7 +285,7 @@ fn a_chat_server_needs_an_address_and_a_model_and_the_rest_has_defaults() {
     let vlm = plan.reward.kind.vlm().expect("a server");
     assert_eq!((vlm.chat.in_flight, vlm.chat.max_tokens), (16, 64));
     assert_eq!(vlm.chat.deadline.as_secs(), 600);
-    assert!(plan.reward.kind.asks() && plan.reward.cache.is_none());
+    assert!(plan.reward.kind.has_answers() && plan.reward.cache.is_none());
     for (set, part) in [
         (
             "reward.vlm.deadline=0",

@@ -152,7 +152,7 @@ pub fn untrained(plan: &Plan) -> Result<Model> {
             Train::Full => policy.with_autocast(from.dtype),
             Train::Lora { .. } => Ok(policy),
         }
-        .or_exit(Exit::Config, "the policy before training cannot be made")
+        .or_exit(Exit::Config, "the reference policy cannot be made")
     })
 }
 

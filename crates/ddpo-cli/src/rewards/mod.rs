@@ -6,9 +6,9 @@ mod similarity;
 use ddpo_pocket::content::JudgeReward;
 use ddpo_reward::vlm::{Chat, ChatConfig};
 use ddpo_reward::{
-    Aesthetic, Cached, Colourfulness, CommandReward, Composite, ImageRewardScore,
-    JpegCompressibility, JpegIncompressibility, Missing, Part, Reward, RewardInfo, VlmBertScore,
-    Vqa,
+    Aesthetic, CacheMiss, Cached, Colourfulness, CommandReward, Composite, ImageRewardScore,
+    JpegCompressibility, JpegIncompressibility, Reward, RewardInfo, VlmBertScore, Vqa,
+    WeightedReward,
 };
 use tch::Device;
 
@@ -80,14 +80,14 @@ impl Maker<'_> {
             RewardKind::Composite { parts, .. } => return self.sum(parts),
         };
         match self.cache {
-            Some(cache) if kind.asks() => remembered(cache, reward),
+            Some(cache) if kind.has_answers() => remembered(cache, reward),
             _ => Ok(reward),
         }
     }
 
     fn sum(&self, parts: &[(RewardKind, f64)]) -> Result<Box<dyn Reward>> {
-        let part = |(kind, weight): &(RewardKind, f64)| -> Result<Part> {
-            Ok(Part {
+        let part = |(kind, weight): &(RewardKind, f64)| -> Result<WeightedReward> {
+            Ok(WeightedReward {
                 reward: self.make(kind)?,
                 weight: *weight,
             })
@@ -125,8 +125,8 @@ fn chat(vlm: &VlmPlan) -> Result<Chat> {
 
 fn remembered(cache: &CachePlan, reward: Box<dyn Reward>) -> Result<Box<dyn Reward>> {
     let missing = match cache.offline {
-        true => Missing::Refuse,
-        false => Missing::Ask,
+        true => CacheMiss::Fail,
+        false => CacheMiss::Compute,
     };
     let cached = Cached::new(&cache.folder, missing, reward);
     Ok(Box::new(cached.or_exit(Exit::Data, "`reward.cache`")?))

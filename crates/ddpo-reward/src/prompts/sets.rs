@@ -1,4 +1,4 @@
-//! The sets that configurations can name.
+//! The prompt sets, by the names that configurations use.
 
 use super::{
     ACTIVITIES, COMMON_ANIMALS, COUNTED_ANIMALS, COUNTS, DPOK, EVERYDAY_OBJECTS, PAPER_ACTIVITIES,

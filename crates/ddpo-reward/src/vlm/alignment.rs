@@ -1,4 +1,4 @@
-//! How well a description of the image agrees with its prompt.
+//! Agreement of a description of the image with its prompt.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -7,12 +7,12 @@ use super::{Encoding, fan};
 use crate::reward::{check_batch, collect};
 use crate::{Images, Prompt, Result, Reward, RewardError, RewardInfo, Score};
 
-/// How alike two texts are.
+/// Similarity of two texts.
 ///
-/// Of a pair alone: an implementation that pads must give the same number in any batch, since scores are
-/// compared between a run and its repetition.
+/// It must only depend on the pair: an implementation that pads must give the same number in any batch, so that
+/// repeated runs have the same scores.
 pub trait TextSimilarity: Send {
-    /// Recall of `reference` in `candidate`: at most 1, and the more of the reference is said, the higher.
+    /// Recall of `reference` in `candidate`: at most 1, higher if more of the reference is in the candidate.
     ///
     /// # Errors
     /// [`RewardError::Permanent`] if the model fails.
@@ -22,7 +22,7 @@ pub trait TextSimilarity: Send {
     fn version(&self) -> String;
 }
 
-/// What the model is asked, and what its answer is compared with.
+/// The question to the model, and the reference that its answer is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Wording {
     /// "what is happening in this image?", compared with the prompt (Black et al. 2023, section 5.3, Fig. 2).
@@ -53,7 +53,7 @@ impl Wording {
         }
     }
 
-    /// What a perfect answer would say.
+    /// The reference that the answer is compared with.
     pub fn reference(self, prompt: &str) -> String {
         match self {
             Self::Paper => prompt.to_owned(),
@@ -62,8 +62,8 @@ impl Wording {
     }
 }
 
-/// BERTScore recall of the prompt in what a vision-language model says about the image: about 0.7 to 0.85
-/// with the paper's models, at most 1, more is better.
+/// BERTScore recall of the prompt in a vision-language model's description of the image: about 0.7 to 0.85
+/// with the paper's models, at most 1, higher is better.
 pub struct VlmBertScore {
     chat: Chat,
     similarity: Box<dyn TextSimilarity>,
@@ -72,7 +72,7 @@ pub struct VlmBertScore {
 }
 
 impl VlmBertScore {
-    /// Kind in configurations.
+    /// The value of `reward.kind`.
     pub const NAME: &'static str = "vlm-bertscore";
 
     /// Asks `chat`, and compares with `similarity`.
@@ -90,7 +90,7 @@ impl VlmBertScore {
         }
     }
 
-    /// What it measures.
+    /// Quantity and unit of the score.
     pub fn quantity() -> RewardInfo {
         RewardInfo {
             quantity: "BERTScore recall of the prompt".to_owned(),
@@ -134,8 +134,8 @@ impl Reward for VlmBertScore {
                 stop,
             })
         };
-        // Texts are compared one by one as answers come: this hides behind the requests, and a score cannot
-        // depend on what it is padded with.
+        // Texts are compared one by one as answers arrive: this overlaps with the requests, and scores do not
+        // depend on padding.
         fan::each(
             images.len(),
             chat.config().in_flight,
@@ -176,7 +176,7 @@ impl Reward for VlmBertScore {
     }
 }
 
-/// Tells requests apart, the same in every run.
+/// Identifies requests, the same in every run.
 pub(super) fn key(prompt: &Prompt, image: usize, question: usize) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&prompt.text, image, question).hash(&mut hasher);

@@ -1,21 +1,21 @@
-//! Pauses between attempts: longer each time, and not the same for everybody.
+//! Pauses between attempts: exponential backoff with jitter.
 
 use std::time::Duration;
 
 /// Exponential backoff with jitter.
 ///
-/// The jitter is keyed, not random: a run that is repeated pauses as long again, while requests that failed
-/// together do not come back together.
+/// The jitter is keyed, not random: a repeated run has the same pauses, while requests that failed at the same time
+/// are not retried at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
-    /// Before the second attempt, at most.
+    /// Longest pause before the second attempt.
     pub first: Duration,
     /// Longest pause.
     pub longest: Duration,
 }
 
 impl Backoff {
-    /// The pause after so many failed attempts (from 1): between a half and the whole of
+    /// The pause after `failed` failed attempts (from 1): between half and all of
     /// `min(first · 2^(failed − 1), longest)`.
     pub fn pause(&self, failed: u32, key: u64) -> Duration {
         let doublings = failed.saturating_sub(1).min(31);

@@ -1,4 +1,4 @@
-//! The client: attempts, pauses, one deadline.
+//! The client of a chat server: attempts, pauses, one deadline.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -10,14 +10,14 @@ use super::backoff::mix;
 use super::wire::{self, Attempt};
 use crate::{Result, RewardError};
 
-/// Longest answer that is read: a chat answer is kilobytes.
+/// Longest answer that is read; chat answers are kilobytes.
 const LONGEST_ANSWER: u64 = 1 << 20;
 
-/// Where the model is and how patiently it is asked.
+/// Address of the model, limits and deadlines.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatConfig {
-    /// Address of the server, such as `http://127.0.0.1:8000`; `/v1/chat/completions` is added where it is not
-    /// there.
+    /// Address of the server, such as `http://127.0.0.1:8000`; `/v1/chat/completions` is added if it
+    /// is missing.
     pub url: String,
     /// Name of the model, as the server knows it.
     pub model: String,
@@ -27,13 +27,13 @@ pub struct ChatConfig {
     pub max_tokens: u32,
     /// Requests at the same time, over all clones of a client.
     pub in_flight: usize,
-    /// For one attempt, from connecting to the last byte; the reference has 120 s.
+    /// Timeout of one attempt, from connecting to the last byte; the reference has 120 s.
     pub attempt_timeout: Duration,
-    /// For one question, over all attempts.
+    /// Deadline for one question, over all attempts.
     pub deadline: Duration,
     /// Pauses between attempts.
     pub backoff: Backoff,
-    /// How often an unusable answer to one question is taken for an accident.
+    /// Attempts for one question that gets unusable answers.
     pub bad_answers: u32,
 }
 
@@ -71,13 +71,13 @@ pub struct Chat {
 pub(super) struct Ask<'a> {
     /// Name of the reward, for errors.
     pub reward: &'a str,
-    /// `data:` address of the image.
+    /// `data:` URL of the image.
     pub image: &'a str,
-    /// What is asked about it.
+    /// The question about it.
     pub question: &'a str,
-    /// Spreads the pauses of requests that fail together.
+    /// Key of the jitter of the pauses.
     pub key: u64,
-    /// Set when another request has failed for good: no new attempt begins.
+    /// Set when another request has failed permanently: no new attempt begins.
     pub stop: &'a AtomicBool,
 }
 
@@ -116,12 +116,12 @@ impl Chat {
         })
     }
 
-    /// How it asks.
+    /// Its configuration.
     pub fn config(&self) -> &ChatConfig {
         &self.config
     }
 
-    /// Asks until there is an answer, or the deadline is over.
+    /// Retries until there is an answer, or the deadline has passed.
     pub(super) fn ask(&self, ask: Ask<'_>) -> Result<String> {
         let config = &self.config;
         let body = wire::request(&config.model, ask.question, ask.image, config.max_tokens);
@@ -149,13 +149,13 @@ impl Chat {
                     retry_after,
                 } => (reason, retry_after),
             };
-            // That the last attempt was cut short says less than what ended the one before.
+            // The error before is more useful than that the last attempt was cut short.
             if attempts == 1 || begin.elapsed() < config.deadline {
                 last = reason;
             }
             let pause = config.backoff.pause(attempts, mix(ask.key));
             let pause = pause.max(retry_after.unwrap_or_default());
-            // A pause that ends after the deadline need not be waited for.
+            // A pause beyond the deadline is not waited for.
             if begin.elapsed() + pause >= config.deadline || !waited(pause, ask.stop) {
                 return Err(RewardError::Deadline {
                     reward: ask.reward.to_owned(),
@@ -172,7 +172,7 @@ impl Chat {
             reason,
             retry_after: None,
         };
-        // A timeout of nothing could be taken for none.
+        // A timeout of zero could be taken for no timeout.
         let limit = self.config.attempt_timeout.min(left);
         let limit = limit.max(Duration::from_millis(1));
         let mut request = self
@@ -208,7 +208,7 @@ impl Chat {
     }
 }
 
-/// Sleeps, unless another request fails for good meanwhile: then false, without waiting for the rest.
+/// Sleeps; returns false at once if another request fails permanently meanwhile.
 fn waited(pause: Duration, stop: &AtomicBool) -> bool {
     const SLICE: Duration = Duration::from_millis(50);
     let end = Instant::now() + pause;
@@ -250,7 +250,7 @@ fn is_loopback(endpoint: &str) -> bool {
         .any(|local| host.starts_with(local))
 }
 
-/// How many more requests may begin.
+/// Semaphore of the requests in flight.
 #[derive(Debug)]
 struct Permits {
     free: Mutex<usize>,

@@ -3,10 +3,10 @@
 use super::Question;
 use crate::{Prompt, Result, RewardError};
 
-/// Numbers that prompts ask for (jannerm/ddpo `training/prompts.py`, `counting`: two to eight).
+/// Numbers of the prompts (jannerm/ddpo `training/prompts.py`, `counting`: two to eight).
 const NUMBERS: [&str; 7] = ["two", "three", "four", "five", "six", "seven", "eight"];
 
-/// Plurals that are not the noun and an s, of the 22 animals of the counting task and the paper's other sets.
+/// Irregular plurals of the 22 animals of the counting task and the paper's other sets.
 const IRREGULAR: [(&str, &str); 11] = [
     ("sheep", "sheep"),
     ("deer", "deer"),
@@ -25,7 +25,7 @@ const IRREGULAR: [(&str, &str); 11] = [
 /// "monkey"), for a prompt of a number word from two to eight and a plural.
 ///
 /// # Errors
-/// [`RewardError::BadInput`] with a prompt that is none.
+/// [`RewardError::BadInput`] for any other prompt.
 pub fn counting_questions(prompt: &Prompt) -> Result<Vec<Question>> {
     let text = prompt.text.trim();
     let parts = text

@@ -1,13 +1,13 @@
-//! Several requests at a time.
+//! Concurrent requests.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 
 use crate::Result;
 
-/// Answers of `ask(0)` to `ask(n - 1)`, on up to `width` threads, each handed over as it comes.
+/// Answers of `ask(0)` to `ask(n - 1)`, on up to `width` threads, each passed on as it arrives.
 ///
-/// After the first error no other begins; what is under way is waited for, and its answers are handed over.
+/// After the first error no new request begins; answers to those in flight are still passed on.
 pub(super) fn each<T: Send>(
     n: usize,
     width: usize,

@@ -1,4 +1,4 @@
-//! Images as `data:` addresses.
+//! Images as `data:` URLs.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,13 +11,13 @@ use crate::{Images, Result};
 /// `rewards.py`).
 const JPEG_QUALITY: i32 = 80;
 
-/// How an image travels.
+/// Encoding of images in requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Encoding {
-    /// JPEG of quality 80, as the reference.
+    /// JPEG of quality 80, as in the reference.
     #[default]
     Jpeg,
-    /// PNG: the very pixels, about ten times as many bytes.
+    /// PNG: lossless, about ten times as many bytes.
     Png,
 }
 

@@ -1,13 +1,13 @@
-//! What a vision-language model says about an image (feature `vlm`).
+//! Rewards by vision-language models (feature `vlm`).
 //!
 //! The model runs elsewhere, behind any server that speaks OpenAI's `POST /v1/chat/completions` with images:
-//! vLLM, SGLang, llama.cpp, Ollama, `transformers serve`. [`Chat`] asks it; [`VlmBertScore`] and [`Vqa`] make
-//! scores of its answers, as Black et al. 2023 do with LLaVA (sections 5.3 and appendix A).
+//! vLLM, SGLang, llama.cpp, Ollama, `transformers serve`. [`Chat`] is its client; [`VlmBertScore`] and [`Vqa`] turn
+//! its answers into scores, as Black et al. 2023 do with LLaVA (sections 5.3 and appendix A).
 //!
 //! The reference sends pickled Python objects over HTTP and tries a thousand times, 120 seconds each (jannerm/ddpo
 //! `training/callbacks.py`). Here it is JSON and one deadline, and a failure is never a number.
 //!
-//! Left out: running the model, and streaming.
+//! Running the model and streaming are not supported.
 
 mod alignment;
 mod backoff;

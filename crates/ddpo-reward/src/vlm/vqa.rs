@@ -1,4 +1,4 @@
-//! Questions with a right answer.
+//! Visual question answering.
 
 use super::alignment::key;
 use super::chat::{Ask, Chat};
@@ -9,20 +9,20 @@ use crate::{Images, Prompt, Result, Reward, RewardError, RewardInfo, Score};
 /// A question about an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// What is asked.
+    /// The question.
     pub ask: String,
-    /// What the answer must contain, letter by letter.
+    /// What the answer must contain, verbatim.
     pub expect: String,
 }
 
-/// What is asked about an image of a prompt.
+/// The questions about an image, by its prompt.
 type Questions = dyn Fn(&Prompt) -> Result<Vec<Question>> + Send;
 
-/// The part of a prompt's questions whose answer contains the expected text: 0 to 1.
+/// The share of questions whose answer contains the expected text: 0 to 1.
 ///
 /// Case-sensitive, no partial credit for near answers (ddpo-pytorch `rewards.py`,
-/// `llava_strict_satisfaction`; jannerm/ddpo `llava_vqa`). A model that talks much scores better, and an image
-/// that shows the words does too: this is what the paper's Fig. 7 shows being exploited.
+/// `llava_strict_satisfaction`; jannerm/ddpo `llava_vqa`). Verbose models score higher, and so do images
+/// that contain the words as text: this is the exploit that the paper's Fig. 7 shows.
 pub struct Vqa {
     name: String,
     chat: Chat,
@@ -37,7 +37,7 @@ impl Vqa {
     pub const COUNTING: &'static str = "vlm-counting";
     /// Kind of [`of_every_prompt`](Self::of_every_prompt) in configurations.
     pub const OF_EVERY_PROMPT: &'static str = "vlm-vqa";
-    /// What the prompt's text stands for in questions of [`of_every_prompt`](Self::of_every_prompt).
+    /// Placeholder of the prompt's text in questions of [`of_every_prompt`](Self::of_every_prompt).
     pub const PROMPT: &'static str = "{prompt}";
 
     /// A reward called `name` that asks `questions` of each prompt.
@@ -64,7 +64,7 @@ impl Vqa {
     /// The same questions about every image, with `{prompt}` in them replaced by its prompt.
     ///
     /// # Errors
-    /// [`RewardError::BadInput`] without a question, or with one that expects nothing: every answer would do.
+    /// [`RewardError::BadInput`] without a question, or with an empty expected answer, which every answer contains.
     pub fn of_every_prompt(
         chat: Chat,
         encoding: Encoding,
@@ -101,7 +101,7 @@ impl Vqa {
         Ok(reward)
     }
 
-    /// What it measures.
+    /// Quantity and unit of the score.
     pub fn quantity() -> RewardInfo {
         RewardInfo {
             quantity: "questions answered as expected".to_owned(),
@@ -135,7 +135,7 @@ impl Reward for Vqa {
         known: &mut dyn FnMut(usize, Score),
     ) -> Result<()> {
         check_batch(images, prompts)?;
-        // All questions first: a prompt that cannot be asked about is found before the first request.
+        // All questions first, so that unsupported prompts are found before the first request.
         let questions: Vec<Vec<Question>> =
             prompts.iter().map(&self.questions).collect::<Result<_>>()?;
         let urls = self.encoding.data_urls(images)?;

@@ -1,4 +1,4 @@
-//! The protocol: what is sent, and what an answer may look like.
+//! The protocol: requests and answers.
 
 use std::time::Duration;
 
@@ -7,24 +7,24 @@ use serde_json::{Value, json};
 /// Longest part of a server's message that is quoted.
 const QUOTE: usize = 200;
 
-/// What became of one attempt.
+/// The outcome of one attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Attempt {
-    /// The model's words, without white space around them.
+    /// The model's answer, trimmed.
     Answer(String),
-    /// The server cannot answer now: busy, restarting, broken, out of reach.
+    /// The server cannot answer now: busy, restarting, broken, unreachable.
     Unavailable {
         reason: String,
-        /// What `Retry-After` asks for.
+        /// The value of `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// The server or the model says no, and will again.
+    /// The server or the model refuses, and would again.
     Refused(String),
-    /// The server answers, and it is nothing that can be used.
+    /// The server's answer is unusable.
     Bad(String),
 }
 
-/// The body of a request: one image and one question, greedy.
+/// The body of a request: one image and one question, greedy decoding.
 pub(super) fn request(model: &str, question: &str, image: &str, max_tokens: u32) -> Value {
     json!({
         "model": model,
@@ -41,11 +41,11 @@ pub(super) fn request(model: &str, question: &str, image: &str, max_tokens: u32)
     })
 }
 
-/// Sorts an answer by what to do about it.
+/// Classifies an answer by what to do about it.
 pub(super) fn read(status: u16, retry_after: Option<&str>, body: &[u8]) -> Attempt {
     match status {
         200..=299 => read_body(body),
-        // Timeout, conflict, too early, too many requests, and every failure of the server's own.
+        // Timeout, conflict, too early, too many requests, and all server errors.
         408 | 409 | 425 | 429 | 500..=599 => Attempt::Unavailable {
             reason: with_body(status, body),
             retry_after: retry_after.and_then(seconds),

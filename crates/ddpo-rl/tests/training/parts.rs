@@ -1,6 +1,6 @@
 //! Parts of a composite reward, each normalised by its own statistics.
 
-use ddpo_reward::{Composite, Images, Part, Prompt, Reward, check_batch};
+use ddpo_reward::{Composite, Images, Prompt, Reward, WeightedReward, check_batch};
 use ddpo_rl::{Baseline, Ddpo, DdpoConfig};
 use ddpo_testkit::{AskedColour, Recorder, World};
 use ddpo_train::{Event, Observer, Result, Retry, RewardWorker, ScoredSample, train};
@@ -39,7 +39,7 @@ fn rows(unit: f32, weights: [f64; 2], normalise: bool) -> Vec<ScoredSample> {
     let reward: [Box<dyn Reward>; 2] = [Box::new(AskedColour), Box::new(FirstByte(unit))];
     let parts = reward.into_iter().zip(weights);
     let parts = parts
-        .map(|(reward, weight)| Part { reward, weight })
+        .map(|(reward, weight)| WeightedReward { reward, weight })
         .collect();
     let composite = Composite::new(parts).unwrap();
     world.rewards = RewardWorker::new(vec![Box::new(composite)], Retry::never()).unwrap();

@@ -75,7 +75,7 @@ pub(super) const KEYS: &[Key] = &[
     Key::new(
         "rl.kl_weight",
         Number(0.0, 1e6),
-        "Weight of the KL to the policy before training, DPOK's term; 0 for none.",
+        "Weight of the KL to the reference policy, DPOK's term; 0 for none.",
     ),
     Key::new(
         "rl.log_prob",

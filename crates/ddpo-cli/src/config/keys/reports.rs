@@ -9,6 +9,7 @@ pub(super) const KEYS: &[Key] = &[
         Other("a list of algorithms or variants"),
         "What `ddpo reproduce` runs when the command line does not say.",
     )
+    .default("[\"ddpo-is\"]")
     .may_change(),
     Key::new(
         "reproduce.seeds",

@@ -7,7 +7,7 @@ fn the_judge_reads_every_prompt_that_pocket_can_draw() {
     for set in ["animals", "wolf", "activities", "counting", "dpok"] {
         let plan = load(&["reward.kind=judge", &format!("prompts.set={set}")]).expect(set);
         assert_eq!(plan.reward.name(), "judge");
-        assert!(plan.reward.kind.computes() && !plan.reward.kind.asks());
+        assert!(plan.reward.kind.computes() && !plan.reward.kind.has_answers());
     }
 }
 
