@@ -1,8 +1,10 @@
-//! Every feature of ddpo-reward by itself, and ddpo-encoder: their examples are built with nothing else, and run. And
-//! the example that measures an iteration, which says what it cannot measure.
+//! Every feature of ddpo-reward by itself, and ddpo-encoder: their examples are built with nothing else, and run. The
+//! examples of the other libraries, which check themselves. And the example that measures an iteration, which says what
+//! it cannot measure.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use ddpo_tests::chat_server::{ChatServer, Reply};
 use ddpo_tests::scoring::small_aesthetic;
@@ -27,6 +29,35 @@ fn example(package: &str, features: &str, name: &str, args: &[&str]) -> Ended {
 /// What the example of one feature of ddpo-reward prints.
 fn reward(feature: &str, name: &str, args: &[&str]) -> String {
     example("ddpo-reward", feature, name, args).stdout
+}
+
+/// The folder of all examples, built as the workspace's tests are, so that next to them nothing is built twice.
+fn built() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let profile = program().parent().expect("target/PROFILE");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut cargo = Command::new(cargo);
+        cargo.current_dir(root()).args(["build", "--quiet"]);
+        cargo.args(["--workspace", "--examples", "--target-dir"]);
+        cargo.arg(profile.parent().expect("target"));
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        let status = cargo.status().expect("cargo starts");
+        assert!(status.success(), "examples do not build");
+        profile.join("examples")
+    })
+}
+
+/// Runs an example, which must end well and print this; what it printed in all.
+#[track_caller]
+fn says(name: &str, args: &[&str], key: &str) -> String {
+    let mut command = Command::new(built().join(name));
+    command.args(args).env("OMP_NUM_THREADS", "1");
+    let shown = ended(&mut command).expect(0, &[]).stdout;
+    assert!(shown.contains(key), "{name}: `{key}` is not in: {shown}");
+    shown
 }
 
 fn number(text: &str) -> f64 {
@@ -107,6 +138,59 @@ fn texts_are_compared_alone() {
         shown.trim(),
         format!("precision {p:.4}, recall {r:.4}, F1 {f:.4}")
     );
+}
+
+#[test]
+fn examples_without_files_say_that_they_worked() {
+    for (name, key) in [
+        (
+            "weights",
+            "changed in memory: true; the file as it was: true",
+        ),
+        (
+            "own_sampler",
+            "the sampler keeps every promise of a sampler",
+        ),
+        ("prompts", "one vector per token"),
+        ("bert_score", "F1 "),
+        ("ranks", "resumed: "),
+        ("toy_rwr", "sparse RWR, mean reward by round"),
+        ("colourful", "weight 16: colourfulness"),
+    ] {
+        says(name, &[], key);
+    }
+}
+
+#[test]
+fn examples_that_write_leave_what_they_say() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    for (name, key, [width, height]) in [
+        (
+            "toy_ddpo",
+            "mean distance from what was asked for",
+            [726, 360],
+        ),
+        ("draw", "a butterfly: ", [4 * 64 + 3 * 4, 64]),
+    ] {
+        let file = at(&format!("{name}.png"));
+        says(name, &[text(&file)], key);
+        let drawn = image::open(&file).expect("a PNG");
+        assert_eq!((drawn.width(), drawn.height()), (width, height), "{name}");
+    }
+    let (model, out) = (tiny_model(), at("sd_lora"));
+    let args = [text(&model), text(&out)];
+    says(
+        "sd_lora",
+        &args,
+        "96 factors read back as they were trained",
+    );
+    let (out, report) = (at("adapter"), at("report"));
+    says("adapter", &[text(&model), text(&out)], "");
+    says("demo_report", &[text(&report)], "report.html");
+    for file in [out.join("unet.safetensors"), report.join("report.html")] {
+        assert!(file.is_file(), "{}", file.display());
+    }
 }
 
 /// On a model of other sizes than Stable Diffusion v1.4's, without a GPU, in fewer steps.

@@ -1,4 +1,4 @@
-//! Writes the report of two made-up runs into the folder named on the command line.
+//! Writes the report of made-up runs: `cargo run -p ddpo-eval --example demo_report [-- FOLDER]`.
 
 use std::{error::Error, fs, path::PathBuf};
 
@@ -19,7 +19,8 @@ const PROMPTS: [&str; 4] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let out = PathBuf::from(std::env::args().nth(1).ok_or("give a folder")?);
+    let out = std::env::args().nth(1).map(PathBuf::from);
+    let out = out.unwrap_or_else(|| std::env::temp_dir().join("demo_report"));
     fs::create_dir_all(&out)?;
     let runs: Vec<Run> = [
         ("ddpo-is", 0, 0.9),
@@ -75,6 +76,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..Report::default()
     };
     fs::write(out.join("report.html"), report.html())?;
+    println!("report: {}", out.join("report.html").display());
     Ok(())
 }
 
