@@ -25,7 +25,9 @@ fn main() -> Result<()> {
         "forward" => forward(folder),
         "decode" => decode(folder),
         "update" | "checkpointed" => update(folder, kind, &what),
-        other => Err(format!("expected forward, decode, update or checkpointed, got {other}").into()),
+        other => {
+            Err(format!("expected forward, decode, update or checkpointed, got {other}").into())
+        }
     }
 }
 

@@ -98,7 +98,11 @@ pub fn execute(plan: &Plan, job: &Job<'_>) -> Result<Outcome> {
         plan.label(),
         plan.run.seed
     );
-    let mut tables = Tables::new(&folder.path, rewards.parts(), plan.reward.kind.has_answers());
+    let mut tables = Tables::new(
+        &folder.path,
+        rewards.parts(),
+        plan.reward.kind.has_answers(),
+    );
     let mut events = TensorBoard::new(&folder.path);
     let mut images = ProgressImages::new(&folder.path, &plan.progress, seeds);
     let mut console = Console::new(job.screen, title.clone(), plan.run.epochs);
