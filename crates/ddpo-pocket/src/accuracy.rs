@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::Result;
-use crate::artwork::{Pack, Set};
+use crate::artwork::{ArtworkSet, Pack};
 use crate::judge::{Judge, JudgeOutput, Role};
 use crate::pretrain::batch::compose;
 use crate::pretrain::judges::labels;
@@ -46,7 +46,7 @@ pub enum Drawings {
 impl Drawings {
     fn weights(self, role: Role) -> [f64; 7] {
         let mut sets = Mixture::default().sets;
-        for set in Set::ALL {
+        for set in ArtworkSet::ALL {
             let own = role.sets().contains(&set);
             if own != (self == Self::Own) {
                 sets[set.index()] = 0.0;

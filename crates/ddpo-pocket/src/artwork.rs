@@ -21,7 +21,7 @@ pub const SHEET_COLUMNS: usize = 16;
 /// The set that a drawing comes from, which determines its style.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Set {
+pub enum ArtworkSet {
     /// Noto Emoji (Google, Apache-2.0).
     Noto,
     /// Fluent Emoji, 3D (Microsoft, MIT).
@@ -39,7 +39,7 @@ pub enum Set {
     Emojione,
 }
 
-impl Set {
+impl ArtworkSet {
     /// Every set, the five with a style word first.
     pub const ALL: [Self; 7] = [
         Self::Noto,
@@ -76,7 +76,7 @@ impl Set {
         }
     }
 
-    /// Position in [`Set::ALL`].
+    /// Position in [`ArtworkSet::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
@@ -123,7 +123,7 @@ pub struct Drawing {
     /// Index into [`Pack::entities`].
     pub entity: usize,
     /// The set that it comes from.
-    pub set: Set,
+    pub set: ArtworkSet,
     /// The emoji's code points in hexadecimal, joined by `-`.
     pub codepoint: String,
 }
@@ -158,7 +158,7 @@ impl Pack {
                 kind: entry.kind,
             });
         }
-        for set in Set::ALL {
+        for set in ArtworkSet::ALL {
             pack.add_sheet(set, &listed)?;
         }
         Ok(pack)
@@ -186,7 +186,7 @@ impl Pack {
     ///
     /// # Panics
     /// If `entity` is out of range.
-    pub fn drawings_of(&self, entity: usize, set: Set) -> &[usize] {
+    pub fn drawings_of(&self, entity: usize, set: ArtworkSet) -> &[usize] {
         &self.by_entity[entity][set.index()]
     }
 
@@ -195,7 +195,7 @@ impl Pack {
         self.entities.iter().position(|entity| entity.name == name)
     }
 
-    fn add_sheet(&mut self, set: Set, listed: &[ListedEntity]) -> Result<()> {
+    fn add_sheet(&mut self, set: ArtworkSet, listed: &[ListedEntity]) -> Result<()> {
         let part = format!("{}.webp", set.name());
         let sheet = image::load(Cursor::new(set.sheet()), image::ImageFormat::WebP)
             .map_err(|err| Error::artwork(&part, err))?
@@ -241,7 +241,7 @@ pub struct ListedEntity {
     /// Every code point that shows it, over all sets.
     pub codepoints: Vec<String>,
     /// The code points that each set has.
-    pub sets: std::collections::BTreeMap<Set, Vec<String>>,
+    pub sets: std::collections::BTreeMap<ArtworkSet, Vec<String>>,
 }
 
 /// The embedded `entities.json`: which entity is drawn by which code points of which sets.
@@ -254,7 +254,10 @@ pub fn listed_entities() -> Result<Vec<ListedEntity>> {
 }
 
 /// The cells of a set's sheet in their order: index of the entity, code point.
-pub fn cells_of(set: Set, listed: &[ListedEntity]) -> impl Iterator<Item = (usize, &String)> {
+pub fn cells_of(
+    set: ArtworkSet,
+    listed: &[ListedEntity],
+) -> impl Iterator<Item = (usize, &String)> {
     listed.iter().enumerate().flat_map(move |(entity, entry)| {
         entry
             .sets
@@ -309,7 +312,7 @@ mod tests {
     #[test]
     fn five_sets_have_every_entity_and_each_of_these_a_style_word() -> Result<()> {
         let pack = Pack::embedded()?;
-        for set in Set::ALL {
+        for set in ArtworkSet::ALL {
             let has = |entity: usize| !pack.drawings_of(entity, set).is_empty();
             let all = (0..pack.entities().len()).all(has);
             assert_eq!(all, set.style_word().is_some(), "{set:?}");

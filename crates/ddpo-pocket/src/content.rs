@@ -25,7 +25,7 @@ use ddpo_guidance::DifferentiableReward;
 use ddpo_reward::{Images, Prompt, Reward, RewardError, RewardInfo, check_batch};
 use tch::{Device, Kind, Tensor};
 
-use crate::artwork::{EntityKind, Set, listed_entities};
+use crate::artwork::{ArtworkSet, EntityKind, listed_entities};
 use crate::judge::{Judge, JudgeOutput, Role};
 use crate::parsed_prompt::{Grammar, ParsedPrompt};
 use crate::pretrain::batch::from_bytes;
@@ -277,7 +277,7 @@ fn log_prob_of(output: &JudgeOutput, prompts: &[ParsedPrompt]) -> Tensor {
         + term(&output.place, &|it| {
             it.location.map(|it| 1 + Location::index(it))
         })
-        + term(&output.style, &|it| it.style.map(Set::index))
+        + term(&output.style, &|it| it.style.map(ArtworkSet::index))
         + term(&output.color, &|it| {
             it.ground
                 .and_then(|(color, _)| Color::GROUNDS.iter().position(|it| *it == color))

@@ -11,7 +11,7 @@ use ddpo_torch::{Scope, Store};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::artwork::{Pack, Set};
+use crate::artwork::{ArtworkSet, Pack};
 use crate::caption::NUMBERS;
 use crate::scene::{Activity, Color, Location, Mixture, Pattern};
 
@@ -108,10 +108,19 @@ impl Role {
     /// The sets whose drawings it was trained on; no drawing is in both.
     ///
     /// The held-out judge has three of the five sets that cover every entity, the reward judge the other two.
-    pub fn sets(self) -> &'static [Set] {
+    pub fn sets(self) -> &'static [ArtworkSet] {
         match self {
-            Self::Reward => &[Set::Fluent3d, Set::Openmoji, Set::NotoV1],
-            Self::HeldOut => &[Set::Noto, Set::FluentFlat, Set::Twemoji, Set::Emojione],
+            Self::Reward => &[
+                ArtworkSet::Fluent3d,
+                ArtworkSet::Openmoji,
+                ArtworkSet::NotoV1,
+            ],
+            Self::HeldOut => &[
+                ArtworkSet::Noto,
+                ArtworkSet::FluentFlat,
+                ArtworkSet::Twemoji,
+                ArtworkSet::Emojione,
+            ],
         }
     }
 
@@ -148,7 +157,7 @@ impl Role {
             attributes: 0.12,
             ..Mixture::default()
         };
-        for set in Set::ALL {
+        for set in ArtworkSet::ALL {
             let weight = mixture.sets[set.index()];
             mixture.sets[set.index()] = if self.sets().contains(&set) {
                 weight
@@ -178,7 +187,7 @@ fn embedded_files(role: Role) -> (&'static [u8], &'static [u8]) {
 pub struct JudgeOutput {
     /// `[batch, entities]`.
     pub entity: Tensor,
-    /// `[batch, 7]`, in the order of [`Set::ALL`].
+    /// `[batch, 7]`, in the order of [`ArtworkSet::ALL`].
     pub style: Tensor,
     /// `[batch, 6]`, in the order of [`Pattern::ALL`].
     pub pattern: Tensor,
@@ -258,7 +267,7 @@ impl Judge {
             norm: GroupNorm::new(&(scope / "norm"), 8, last, 1e-5),
             heads: [
                 head("entity", config.entities.len()),
-                head("style", Set::ALL.len()),
+                head("style", ArtworkSet::ALL.len()),
                 head("pattern", Pattern::ALL.len()),
                 head("color", Color::GROUNDS.len()),
                 head("activity", 1 + config.activities.len()),

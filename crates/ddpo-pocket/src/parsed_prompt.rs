@@ -13,9 +13,9 @@
 
 use ddpo_reward::prompts::{COMMON_ANIMALS, EVERYDAY_OBJECTS, UNSEEN_ANIMALS};
 
-use crate::artwork::{EntityKind, Pack, Set, listed_entities};
+use crate::artwork::{ArtworkSet, EntityKind, Pack, listed_entities};
 use crate::caption::{NUMBERS, plural};
-use crate::scene::{Activity, Color, Location, Pattern, Size};
+use crate::scene::{Activity, Color, FigureSize, Location, Pattern};
 use crate::{Error, Result};
 
 /// What a prompt asks for; `None` for everything that it does not mention.
@@ -32,9 +32,9 @@ pub struct ParsedPrompt {
     /// Where it is.
     pub location: Option<Location>,
     /// How large it is drawn.
-    pub size: Option<Size>,
+    pub size: Option<FigureSize>,
     /// The set of drawings that its style word means.
-    pub style: Option<Set>,
+    pub style: Option<ArtworkSet>,
     /// Colour and pattern of the ground; plain where a colour stands alone.
     pub ground: Option<(Color, Pattern)>,
 }
@@ -105,7 +105,7 @@ impl Grammar {
     fn subject(&self, words: &mut Words<'_>, parsed: &mut ParsedPrompt) -> Result<()> {
         let number = words.number();
         let article = number.is_none() && words.article();
-        parsed.size = words.one_of(&Size::ALL, |size| size.word());
+        parsed.size = words.one_of(&FigureSize::ALL, |size| size.word());
         // "a pink colored pig", and an animal may be called by a colour alone.
         parsed.tint = words.one_of(&Color::TINTS, |color| Some(color.word()));
         if parsed.tint.is_some() {
@@ -195,12 +195,12 @@ impl Words<'_> {
     }
 
     /// "a flat picture of".
-    fn style(&mut self) -> Option<Set> {
+    fn style(&mut self) -> Option<ArtworkSet> {
         let article = *self
             .left
             .first()
             .filter(|word| matches!(**word, "a" | "an"))?;
-        Set::ALL.into_iter().find(|set| {
+        ArtworkSet::ALL.into_iter().find(|set| {
             let word = set.style_word();
             word.is_some_and(|word| self.take(&format!("{article} {word} picture of")))
         })

@@ -14,9 +14,9 @@ mod staging;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::artwork::{Pack, Set};
+use crate::artwork::{ArtworkSet, Pack};
 pub use composer::Composer;
-pub use figure::{Figure, FigureRole, Size};
+pub use figure::{Figure, FigureRole, FigureSize};
 pub use ground::{Color, Ground, Pattern};
 pub use kind::{Activity, Location, SceneKind};
 pub use mixture::Mixture;
@@ -68,7 +68,7 @@ impl Scene {
     }
 
     /// The set of the first subject.
-    pub fn set(&self) -> Set {
+    pub fn set(&self) -> ArtworkSet {
         self.subject().set
     }
 

@@ -1,7 +1,7 @@
 //! Scores of composed scenes with their captions, and prompts that the judges refuse.
 
 use ddpo_guidance::DifferentiableReward;
-use ddpo_pocket::artwork::{Pack, Set};
+use ddpo_pocket::artwork::{ArtworkSet, Pack};
 use ddpo_pocket::content::{JudgeReward, PromptScorer};
 use ddpo_pocket::judge::{Judge, Role};
 use ddpo_pocket::pretrain::batch::{Scenes, compose};
@@ -202,14 +202,14 @@ fn prompts_without_a_drawing_or_a_head_are_refused_by_name() {
         let error = check(set).expect_err(set.name()).to_string();
         assert!(error.contains(reason), "{error}");
     }
-    let of_style = |set: Set| format!("a {} picture of a cat", set.style_word().unwrap());
+    let of_style = |set: ArtworkSet| format!("a {} picture of a cat", set.style_word().unwrap());
     for (prompt, reason) in [
         (
             "a small cat".to_owned(),
             "no judge has learned what `small` is",
         ),
         (
-            of_style(Set::FluentFlat),
+            of_style(ArtworkSet::FluentFlat),
             "has not learned what a `flat` image is",
         ),
     ] {
@@ -218,7 +218,7 @@ fn prompts_without_a_drawing_or_a_head_are_refused_by_name() {
             .to_string();
         assert!(error.contains(reason), "{error}");
     }
-    JudgeReward::check(&numbered([of_style(Set::Fluent3d)])).expect("its own drawings");
+    JudgeReward::check(&numbered([of_style(ArtworkSet::Fluent3d)])).expect("its own drawings");
 }
 
 #[test]

@@ -5,9 +5,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Activity, Location};
 use super::{
-    Color, Figure, FigureRole, Ground, Mixture, Pattern, SCENE_SIDE, Scene, SceneKind, Size,
+    Color, Figure, FigureRole, FigureSize, Ground, Mixture, Pattern, SCENE_SIDE, Scene, SceneKind,
 };
-use crate::artwork::{EntityKind, Pack, Set};
+use crate::artwork::{ArtworkSet, EntityKind, Pack};
 use crate::error::{Error, Result};
 use crate::prompts::active_animals;
 
@@ -204,7 +204,7 @@ impl<'a> Composer<'a> {
     /// One figure of `entity` somewhere in the middle of the scene.
     fn figure(&self, entity: usize, rng: &mut ChaCha8Rng) -> Figure {
         let drawing = self.drawing(entity, rng);
-        let size = Size::ALL[rng.random_range(0..Size::ALL.len())];
+        let size = FigureSize::ALL[rng.random_range(0..FigureSize::ALL.len())];
         let side = size.share() * SCENE_SIDE as f32;
         // Nearer the middle than the borders require: the model learns shapes, not positions.
         let room = 0.35 * (SCENE_SIDE as f32 - side);
@@ -226,18 +226,23 @@ impl<'a> Composer<'a> {
 
     /// A drawing of `entity`: first the set, by weight, then one of its drawings.
     pub(super) fn drawing(&self, entity: usize, rng: &mut ChaCha8Rng) -> usize {
-        let weights = Set::ALL.map(|set| match self.pack.drawings_of(entity, set) {
+        let weights = ArtworkSet::ALL.map(|set| match self.pack.drawings_of(entity, set) {
             [] => 0.0,
             _ => self.mixture.sets[set.index()],
         });
         let drawings = self
             .pack
-            .drawings_of(entity, Set::ALL[weighted(rng, &weights)]);
+            .drawings_of(entity, ArtworkSet::ALL[weighted(rng, &weights)]);
         drawings[rng.random_range(0..drawings.len())]
     }
 
     /// A drawing of `entity` from `set` if that has one, else from any set with a positive weight.
-    pub(super) fn drawing_like(&self, entity: usize, set: Set, rng: &mut ChaCha8Rng) -> usize {
+    pub(super) fn drawing_like(
+        &self,
+        entity: usize,
+        set: ArtworkSet,
+        rng: &mut ChaCha8Rng,
+    ) -> usize {
         match self.pack.drawings_of(entity, set) {
             [] => self.drawing(entity, rng),
             drawings => drawings[rng.random_range(0..drawings.len())],
@@ -258,7 +263,7 @@ impl<'a> Composer<'a> {
 
 /// Whether a set with a positive weight has a drawing of `entity`.
 fn has_drawing(pack: &Pack, mixture: &Mixture, entity: usize) -> bool {
-    let mut sets = Set::ALL.iter();
+    let mut sets = ArtworkSet::ALL.iter();
     sets.any(|&set| mixture.sets[set.index()] > 0.0 && !pack.drawings_of(entity, set).is_empty())
 }
 

@@ -1,11 +1,11 @@
 //! A drawing placed in a scene.
 
 use super::{Color, SCENE_BYTES, SCENE_SIDE, sin_cos};
-use crate::artwork::{Set, Texture};
+use crate::artwork::{ArtworkSet, Texture};
 
 /// How much of the scene a single figure takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Size {
+pub enum FigureSize {
     /// Six tenths of the scene.
     Small,
     /// Eight tenths of the scene.
@@ -14,7 +14,7 @@ pub enum Size {
     Large,
 }
 
-impl Size {
+impl FigureSize {
     /// Every size, smallest first.
     pub const ALL: [Self; 3] = [Self::Small, Self::Medium, Self::Large];
 
@@ -52,11 +52,11 @@ pub struct Figure {
     /// Index into [`Pack::entities`](crate::artwork::Pack::entities).
     pub entity: usize,
     /// The set of the drawing.
-    pub set: Set,
+    pub set: ArtworkSet,
     /// Index into [`Pack::drawings`](crate::artwork::Pack::drawings).
     pub drawing: usize,
     /// How large it is, in words.
-    pub size: Size,
+    pub size: FigureSize,
     /// Its middle, x and y, in pixels of the scene.
     pub center: [f32; 2],
     /// Side of its square, in pixels of the scene.

@@ -13,7 +13,7 @@ pub struct Mixture {
     pub unseen_animals: f64,
     /// Relative weight of the objects, all together.
     pub objects: f64,
-    /// Relative weight of each set, in the order of [`Set::ALL`](crate::artwork::Set::ALL), among those that have the entity.
+    /// Relative weight of each set, in the order of [`ArtworkSet::ALL`](crate::artwork::ArtworkSet::ALL), among those that have the entity.
     /// Judges are trained on other sets than each other.
     pub sets: [f64; 7],
     /// Share of scenes with an activity.

@@ -5,8 +5,8 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::{Activity, Color, Composer, Figure, FigureRole, Ground, Location, Pattern};
-use super::{SCENE_SIDE, Scene, SceneKind, Size};
-use crate::artwork::Set;
+use super::{FigureSize, SCENE_SIDE, Scene, SceneKind};
+use crate::artwork::ArtworkSet;
 
 const SIDE: f32 = SCENE_SIDE as f32;
 
@@ -208,12 +208,12 @@ impl Composer<'_> {
     /// A figure of `drawing` without a position yet.
     fn actor(&self, drawing: usize, role: FigureRole) -> Figure {
         let entry = &self.pack().drawings()[drawing];
-        let set: Set = entry.set;
+        let set: ArtworkSet = entry.set;
         Figure {
             entity: entry.entity,
             set,
             drawing,
-            size: Size::Small,
+            size: FigureSize::Small,
             center: [SIDE / 2.0; 2],
             side: SIDE,
             angle: 0.0,

@@ -98,7 +98,7 @@ fn shares_are_those_of_the_mixture() -> Result<()> {
         scene.ground.pattern == Pattern::Checkered
     });
     share("small", 1.0 / 3.0, &|scene| {
-        scene.figures[0].size == Size::Small
+        scene.figures[0].size == FigureSize::Small
     });
     share("mirrored", 0.5, &|scene| scene.figures[0].flip);
 
@@ -119,7 +119,7 @@ fn shares_are_those_of_the_mixture() -> Result<()> {
 #[test]
 fn a_set_without_weight_is_never_drawn() -> Result<()> {
     let pack = Pack::embedded()?;
-    let sets = Set::ALL.map(|set| f64::from(set != Set::Openmoji));
+    let sets = ArtworkSet::ALL.map(|set| f64::from(set != ArtworkSet::Openmoji));
     let composer = Composer::new(
         &pack,
         Mixture {
@@ -127,7 +127,7 @@ fn a_set_without_weight_is_never_drawn() -> Result<()> {
             ..Mixture::singles()
         },
     )?;
-    assert!((0..2000).all(|index| composer.scene(0, index).set() != Set::Openmoji));
+    assert!((0..2000).all(|index| composer.scene(0, index).set() != ArtworkSet::Openmoji));
     Ok(())
 }
 

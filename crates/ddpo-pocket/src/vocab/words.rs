@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use ddpo_reward::prompts::{COMMON_ANIMALS, EVERYDAY_OBJECTS, UNSEEN_ANIMALS};
 
-use crate::artwork::Set;
+use crate::artwork::ArtworkSet;
 use crate::caption::plural;
-use crate::scene::{Color, Pattern, Size};
+use crate::scene::{Color, FigureSize, Pattern};
 
 /// Words of captions other than names, styles, colours and patterns.
 const SCENE_WORDS: &str = "a an the of on in and with picture background \
@@ -39,11 +39,11 @@ pub fn words() -> BTreeSet<String> {
     COMMON_ANIMALS
         .iter()
         .for_each(|animal| add(&plural(animal)));
-    Set::ALL
+    ArtworkSet::ALL
         .iter()
         .filter_map(|set| set.style_word())
         .for_each(&mut add);
-    Size::ALL
+    FigureSize::ALL
         .iter()
         .filter_map(|size| size.word())
         .for_each(&mut add);

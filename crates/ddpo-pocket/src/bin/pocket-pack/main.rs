@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use ddpo_pocket::artwork::{
-    DRAWING_SIZE, ListedEntity, Set, cell_origin, cells_of, listed_entities, sheet_size,
+    ArtworkSet, DRAWING_SIZE, ListedEntity, cell_origin, cells_of, listed_entities, sheet_size,
 };
 use image::{ImageEncoder, Rgba, RgbaImage};
 
@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     let args = Args::parse(std::env::args().skip(1))?;
     let listed = listed_entities()?;
     std::fs::create_dir_all(&args.packages)?;
-    for set in Set::ALL {
+    for set in ArtworkSet::ALL {
         let sheet = build_sheet(set, &listed, &args.packages)
             .with_context(|| format!("set {}", set.name()))?;
         let path = args.out.join(format!("{}.webp", set.name()));
@@ -75,7 +75,7 @@ impl Args {
     }
 }
 
-fn build_sheet(set: Set, listed: &[ListedEntity], folder: &Path) -> Result<RgbaImage> {
+fn build_sheet(set: ArtworkSet, listed: &[ListedEntity], folder: &Path) -> Result<RgbaImage> {
     let source = packages::ArtworkSource::open(set, folder)?;
     let cells: Vec<_> = cells_of(set, listed).collect();
     let (width, height) = sheet_size(cells.len());

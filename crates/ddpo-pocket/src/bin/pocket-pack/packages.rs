@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use ddpo_pocket::artwork::Set;
+use ddpo_pocket::artwork::ArtworkSet;
 use serde::Deserialize;
 
 /// A drawing in the format of its package.
@@ -30,23 +30,23 @@ pub enum ArtworkSource {
 
 impl ArtworkSource {
     /// Opens the package of `set` in `folder`, after `npm pack` if it is not there.
-    pub fn open(set: Set, folder: &Path) -> Result<Self> {
+    pub fn open(set: ArtworkSet, folder: &Path) -> Result<Self> {
         let files = package_files(npm_package(set), folder)?;
         match set {
-            Set::Noto | Set::FluentFlat | Set::Twemoji => Ok(Self::Iconify {
+            ArtworkSet::Noto | ArtworkSet::FluentFlat | ArtworkSet::Twemoji => Ok(Self::Iconify {
                 icons: icons(&files)?,
                 names: names(&files)?,
             }),
             // These two packages list no code points; their icons are named as those of noto are.
-            Set::NotoV1 | Set::Emojione => {
-                let noto = package_files(npm_package(Set::Noto), folder)?;
+            ArtworkSet::NotoV1 | ArtworkSet::Emojione => {
+                let noto = package_files(npm_package(ArtworkSet::Noto), folder)?;
                 Ok(Self::Iconify {
                     icons: icons(&files)?,
                     names: names(&noto)?,
                 })
             }
-            Set::Fluent3d => files_by_codepoint(files, "assets/", ".webp"),
-            Set::Openmoji => files_by_codepoint(files, "color/svg/", ".svg"),
+            ArtworkSet::Fluent3d => files_by_codepoint(files, "assets/", ".webp"),
+            ArtworkSet::Openmoji => files_by_codepoint(files, "color/svg/", ".svg"),
         }
     }
 
@@ -112,15 +112,15 @@ impl Icons {
 }
 
 /// The npm package and version that a set is taken from.
-fn npm_package(set: Set) -> &'static str {
+fn npm_package(set: ArtworkSet) -> &'static str {
     match set {
-        Set::Noto => "@iconify-json/noto@1.2.9",
-        Set::Fluent3d => "@lobehub/fluent-emoji-3d@1.1.0",
-        Set::FluentFlat => "@iconify-json/fluent-emoji-flat@1.2.6",
-        Set::Twemoji => "@iconify-json/twemoji@1.2.5",
-        Set::Openmoji => "openmoji@17.0.0",
-        Set::NotoV1 => "@iconify-json/noto-v1@1.2.5",
-        Set::Emojione => "@iconify-json/emojione@1.2.3",
+        ArtworkSet::Noto => "@iconify-json/noto@1.2.9",
+        ArtworkSet::Fluent3d => "@lobehub/fluent-emoji-3d@1.1.0",
+        ArtworkSet::FluentFlat => "@iconify-json/fluent-emoji-flat@1.2.6",
+        ArtworkSet::Twemoji => "@iconify-json/twemoji@1.2.5",
+        ArtworkSet::Openmoji => "openmoji@17.0.0",
+        ArtworkSet::NotoV1 => "@iconify-json/noto-v1@1.2.5",
+        ArtworkSet::Emojione => "@iconify-json/emojione@1.2.3",
     }
 }
 

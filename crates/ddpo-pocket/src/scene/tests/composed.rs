@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{N, check_share, hash};
-use crate::artwork::{EntityKind, Pack, Set};
+use crate::artwork::{ArtworkSet, EntityKind, Pack};
 use crate::caption::{NUMBERS, plural, with_article};
 use crate::error::{Error, Result};
 use crate::prompts::{active_animals, training_animals};
@@ -236,7 +236,7 @@ fn a_tint_replaces_every_hue_of_a_drawing() -> Result<()> {
 #[test]
 fn mixtures_without_drawings_for_their_scenes_are_refused_by_field() -> Result<()> {
     let pack = Pack::embedded()?;
-    let only = |set: Set| Set::ALL.map(|it| f64::from(it == set));
+    let only = |set: ArtworkSet| ArtworkSet::ALL.map(|it| f64::from(it == set));
     for (field, mixture) in [
         (
             "activities",
@@ -256,7 +256,7 @@ fn mixtures_without_drawings_for_their_scenes_are_refused_by_field() -> Result<(
         (
             "sets",
             Mixture {
-                sets: only(Set::NotoV1),
+                sets: only(ArtworkSet::NotoV1),
                 ..Mixture::default()
             },
         ),
