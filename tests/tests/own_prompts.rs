@@ -87,7 +87,7 @@ fn five_hundred_lines_with_oddities_reach_a_program_with_their_metadata() {
     fs::write(at("own.toml"), lines).expect("a file");
     let (config, out) = (at("own.toml"), at("run"));
     let told = [
-        "own.jsonl: 20 empty lines passed over",
+        "own.jsonl: 20 empty lines skipped",
         "own.jsonl: 1 prompt there more than once, and drawn as often: \"a cat\" (lines 22 and 72)",
         "command on `own` after epoch 0",
     ];

@@ -28,7 +28,7 @@ fn a_plain_file_has_a_prompt_a_line_however_its_lines_end() {
     assert_eq!(
         list.warnings,
         [
-            "prompts.txt: 2 empty lines passed over",
+            "prompts.txt: 2 empty lines skipped",
             "prompts.txt: 1 prompt there more than once, and drawn as often: \"a cat\" (lines 1 and 5)"
         ]
     );

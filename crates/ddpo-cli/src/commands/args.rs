@@ -278,7 +278,7 @@ pub struct ExportArgs {
 pub struct EvalArgs {
     /// A run's folder
     pub run: PathBuf,
-    /// Prompt set, as `unseen-animals`, or a file with a prompt a line or JSON Lines; the run's own evaluations when not
+    /// Prompt set, as `unseen-animals`, or a file with one prompt per line or JSON Lines; the run's own evaluations when not
     /// given
     #[arg(long, value_name = "SET|FILE")]
     pub prompts: Option<String>,

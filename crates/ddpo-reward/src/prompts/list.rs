@@ -1,6 +1,6 @@
 //! Prompts of one's own, from a file or a list (feature `prompt-files`).
 //!
-//! A file has a prompt a line, or is JSON Lines:
+//! A file has one prompt per line, or is JSON Lines:
 //!
 //! ```text
 //! {"text": "a cat"}
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! It is JSON Lines if its name ends in `.jsonl` or its first line begins with `{`.
-//! A byte order mark, carriage returns and spaces around a line mean nothing, and empty lines are passed over.
+//! A byte order mark, carriage returns and spaces around a line mean nothing, and empty lines are skipped.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,7 +30,7 @@ const EXPECTED: &str =
 pub struct PromptList {
     /// The prompts; at least one.
     pub prompts: Vec<Prompt>,
-    /// A line each, for people: what was passed over, and what is there more than once.
+    /// A line each, for people: what was skipped, and what is there more than once.
     pub warnings: Vec<String>,
 }
 
@@ -90,7 +90,7 @@ impl PromptList {
         let mut warnings = Vec::new();
         if !empty.is_empty() {
             warnings.push(format!(
-                "{name}: {} passed over",
+                "{name}: {} skipped",
                 count(empty.len(), "empty line")
             ));
         }

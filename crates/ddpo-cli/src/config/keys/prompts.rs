@@ -17,8 +17,8 @@ pub(super) const KEYS: &[Key] = &[
     ),
     Key::new(
         "prompts.file",
-        Other("a file with a prompt a line, or JSON Lines"),
-        "Prompts of your own: a line each, or JSON Lines with `text`, and `weight` and \
+        Other("a file with one prompt per line, or JSON Lines"),
+        "Prompts of your own: one per line, or JSON Lines with `text`, and `weight` and \
          `metadata` where wanted. Relative to the configuration's folder.",
     ),
     Key::new(
@@ -47,7 +47,7 @@ pub(super) const KEYS: &[Key] = &[
     ),
     Key::new(
         "eval.file",
-        Other("a file with a prompt a line, or JSON Lines"),
+        Other("a file with one prompt per line, or JSON Lines"),
         "Prompts of your own that the policy is measured on instead of those that it trains on.",
     ),
     Key::new(
