@@ -26,20 +26,31 @@ pub fn program() -> &'static Path {
             .parent()
             .and_then(Path::parent)
             .expect("target/PROFILE/deps/test");
-        let target = profile.parent().expect("target/PROFILE");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut cargo = Command::new(cargo);
-        cargo
-            .current_dir(root())
-            .args(["build", "--quiet", "--package", "ddpo-cli"]);
-        cargo.arg("--target-dir").arg(target);
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
+        let mut cargo = cargo(profile, &["build", "--quiet", "--package", "ddpo-cli"]);
         let status = cargo.status().expect("cargo starts");
         assert!(status.success(), "ddpo does not build");
         profile.join("ddpo")
     })
+}
+
+/// A command of cargo's in the repository's root, for the profile that is built in folder `profile`.
+pub fn cargo(profile: &Path, args: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut cargo = Command::new(cargo);
+    cargo.current_dir(root()).args(args).arg("--target-dir");
+    cargo.arg(profile.parent().expect("target/PROFILE"));
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    // What cargo tells a test of the test's own package; ring is built again, with all above it, whenever that changes.
+    let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+    for (name, _) in std::env::vars_os() {
+        let known = name.to_string_lossy();
+        if of_package.iter().any(|prefix| known.starts_with(prefix)) {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
 }
 
 /// What a call of `ddpo` ended with.

@@ -8,21 +8,20 @@ use std::sync::OnceLock;
 
 use ddpo_tests::chat_server::{ChatServer, Reply};
 use ddpo_tests::scoring::small_aesthetic;
-use ddpo_tests::{Ended, ended, golden, program, root, text, tiny_model};
+use ddpo_tests::{Ended, cargo, ended, golden, text, tiny_model};
+
+/// The folder `target/PROFILE` that this test runs from.
+fn profile() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let profile = test.ancestors().nth(2);
+    profile.expect("target/PROFILE/deps/test").to_owned()
+}
 
 /// Builds an example with these features alone, and runs it.
 fn example(package: &str, features: &str, name: &str, args: &[&str]) -> Ended {
-    let profile = program().parent().expect("target/PROFILE");
-    let target = profile.parent().expect("target");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut cargo = Command::new(cargo);
-    cargo.current_dir(root()).args(["run", "--quiet"]);
+    let mut cargo = cargo(&profile(), &["run", "--quiet"]);
     cargo.args(["--package", package, "--example", name]);
     cargo.args(["--no-default-features", "--features", features]);
-    cargo.arg("--target-dir").arg(target);
-    if profile.ends_with("release") {
-        cargo.arg("--release");
-    }
     ended(cargo.arg("--").args(args)).expect(0, &[])
 }
 
@@ -35,18 +34,13 @@ fn reward(feature: &str, name: &str, args: &[&str]) -> String {
 fn built() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        let profile = program().parent().expect("target/PROFILE");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut cargo = Command::new(cargo);
-        cargo.current_dir(root()).args(["build", "--quiet"]);
-        cargo.args(["--workspace", "--examples", "--target-dir"]);
-        cargo.arg(profile.parent().expect("target"));
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
+        let mut cargo = cargo(
+            &profile(),
+            &["build", "--quiet", "--workspace", "--examples"],
+        );
         let status = cargo.status().expect("cargo starts");
         assert!(status.success(), "examples do not build");
-        profile.join("examples")
+        profile().join("examples")
     })
 }
 
