@@ -43,7 +43,7 @@ pub fn cargo(profile: &Path, args: &[&str]) -> Command {
         cargo.arg("--release");
     }
     // What cargo tells a test of the test's own package; ring is built again, with all above it, whenever that changes.
-    let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+    let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "OUT_DIR"];
     for (name, _) in std::env::vars_os() {
         let known = name.to_string_lossy();
         if of_package.iter().any(|prefix| known.starts_with(prefix)) {
