@@ -225,7 +225,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let file = std::env::args().nth(1).map(PathBuf::from);
     let file = file.unwrap_or_else(|| std::env::temp_dir().join("toy_ddpo.png"));
     let config = ScheduleConfig {
-        // As in Stable Diffusion: the last step ends above timestep 0's noise, so that it has a density too.
+        // As in Stable Diffusion: the last step ends at timestep 0 and not without any noise, so that it has a density.
         steps_offset: 1,
         set_alpha_to_one: false,
         ..ScheduleConfig::default()
