@@ -103,8 +103,8 @@ fn a_server_a_program_and_a_cache_are_asked_alone() {
     let [first, again] = lines.as_slice() else {
         panic!("{scores}");
     };
-    let same = first.strip_prefix("Ask: ").expect("a score");
-    assert_eq!(again.strip_prefix("Refuse: "), Some(same));
+    let same = first.strip_prefix("Compute: ").expect("a score");
+    assert_eq!(again.strip_prefix("Fail: "), Some(same));
 }
 
 #[test]
