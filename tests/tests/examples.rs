@@ -199,7 +199,7 @@ fn an_iteration_is_measured_and_what_could_not_be_is_said() {
         "on Cpu in Float",
         "LoRA of rank 4, guidance 5, 4 samples, 2 steps, 2 updates",
         "GFLOP/s, the measured peak",
-        "not the preset's: 16 samples of 50 steps",
+        "differs from the preset: 16 samples of 50 steps",
         "not measured: operations",
         "not measured: a GPU",
     ] {
