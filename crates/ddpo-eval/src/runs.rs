@@ -59,7 +59,8 @@ impl MetricsTable {
     /// Reads `metrics.csv`.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Csv`] if one of [`METRIC_COLUMNS`] is missing, a row is short or long, or
+    /// [`crate::Error::Io`], or [`crate::Error::Csv`] if one of [`METRIC_COLUMNS`] is missing, a row is short or
+    /// long, or
     /// a cell is not a number.
     pub fn read(path: &Path) -> Result<Self> {
         Self::parse(open(path)?, path)
@@ -113,7 +114,7 @@ impl MetricsTable {
 /// Reads `samples.csv`.
 ///
 /// # Errors
-/// [`Error::Io`], or [`Error::Csv`] if one of [`SAMPLE_COLUMNS`] is missing, a row is short or long, or a
+/// [`crate::Error::Io`], or [`crate::Error::Csv`] if one of [`SAMPLE_COLUMNS`] is missing, a row is short or long, or a
 /// value is not a number.
 pub fn read_samples(path: &Path) -> Result<Vec<SampleRecord>> {
     parse_samples(open(path)?, path)

@@ -43,7 +43,7 @@ pub const NUMBERS: [&str; 8] = [
 impl Scene {
     /// A caption for the scene, lower case, without a full stop; never empty.
     ///
-    /// `plain_share` of the captions name the entity and nothing else ([`Mixture::plain_caption`]).
+    /// `plain_share` of the captions name the entity and nothing else (`Mixture::plain_caption`).
     pub fn caption(&self, pack: &Pack, plain_share: f64, rng: &mut ChaCha8Rng) -> String {
         of(self, pack, plain_share, rng)
     }
