@@ -3,8 +3,9 @@
 use ddpo_rl::{Baseline, Ddpo, DdpoConfig};
 use ddpo_sched::{Draw, KeyedNoise, NoiseSource, Seeds};
 use ddpo_testkit::World;
-use ddpo_train::{Error, Event, Images, Observer, Result, ScoredSample, train};
+use ddpo_train::{Error, Images, train};
 
+use super::parts::Rows;
 use super::{epochs, importance_sampling, run};
 
 const GROUP: usize = 4;
@@ -15,18 +16,6 @@ fn grouped(shared_noise: bool) -> DdpoConfig {
         samples_per_prompt: GROUP,
         shared_noise,
         ..importance_sampling()
-    }
-}
-
-#[derive(Default)]
-struct Rows(Vec<ScoredSample>);
-
-impl Observer for Rows {
-    fn on(&mut self, event: &Event<'_>) -> Result<()> {
-        if let Event::Rewarded { samples, .. } = event {
-            self.0.extend_from_slice(samples);
-        }
-        Ok(())
     }
 }
 

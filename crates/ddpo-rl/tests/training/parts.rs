@@ -22,8 +22,9 @@ impl Reward for FirstByte {
     }
 }
 
+/// Every sample as the algorithm leaves it.
 #[derive(Default)]
-struct Rows(Vec<ScoredSample>);
+pub(super) struct Rows(pub(super) Vec<ScoredSample>);
 
 impl Observer for Rows {
     fn on(&mut self, event: &Event<'_>) -> Result<()> {
