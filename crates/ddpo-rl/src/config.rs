@@ -107,14 +107,8 @@ impl DdpoConfig {
     pub fn check(&self, sampler: &dyn Sampler, world: usize) -> Result<()> {
         self.check_numbers()?;
         let (samples, updates) = (self.samples_per_epoch, self.updates_per_epoch);
-        if !samples.is_multiple_of(updates) {
-            let expected = format!(
-                "must divide samples_per_epoch = {samples}, but {samples} = {} * {updates} + {}",
-                samples / updates,
-                samples % updates
-            );
-            return Err(Error::config("updates_per_epoch", updates, expected));
-        }
+        let whole = ("samples_per_epoch", samples);
+        Error::unless_divides(("updates_per_epoch", updates), whole)?;
         let minibatch = self.minibatch();
         if world == 0 || !minibatch.is_multiple_of(world) {
             let expected = format!(
@@ -132,15 +126,9 @@ impl DdpoConfig {
     }
 
     fn check_groups(&self) -> Result<()> {
-        let (samples, group) = (self.samples_per_epoch, self.samples_per_prompt);
-        if !samples.is_multiple_of(group) {
-            let expected = format!(
-                "must divide samples_per_epoch = {samples}, but {samples} = {} * {group} + {}",
-                samples / group,
-                samples % group
-            );
-            return Err(Error::config("samples_per_prompt", group, expected));
-        }
+        let group = self.samples_per_prompt;
+        let whole = ("samples_per_epoch", self.samples_per_epoch);
+        Error::unless_divides(("samples_per_prompt", group), whole)?;
         if self.shared_noise && group < 2 {
             let expected =
                 "needs samples_per_prompt of at least 2: one sample shares its noise with nobody";

@@ -135,6 +135,8 @@ impl RwrConfig {
                 return Err(Error::config(key, count, expected));
             }
         }
+        let whole = ("samples_per_round", self.samples_per_round);
+        Error::unless_divides(("samples_per_prompt", self.samples_per_prompt), whole)?;
         match self.weighting {
             Weighting::Softmax { beta, .. } if !(beta >= 0.0 && beta.is_finite()) => {
                 return Err(Error::config("beta", beta, "must not be negative"));

@@ -166,6 +166,23 @@ impl Error {
         }
     }
 
+    /// Refuses a part that does not divide its whole, with the arithmetic.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the key of the part.
+    pub fn unless_divides(
+        (key, part): (&'static str, usize),
+        (whole_key, whole): (&str, usize),
+    ) -> Result<()> {
+        if whole.is_multiple_of(part) {
+            return Ok(());
+        }
+        let (times, rest) = (whole / part.max(1), whole % part.max(1));
+        let arithmetic = format!("{whole} = {times} * {part} + {rest}");
+        let expected = format!("must divide {whole_key} = {whole}, but {arithmetic}");
+        Err(Self::config(key, part, expected))
+    }
+
     pub(crate) fn io(
         action: &'static str,
         path: impl AsRef<Path>,

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::epoch::EpochState;
 use crate::{
     Algorithm, Boundary, Checkpoint, Checkpoints, Error, Event, Persist, PolicySampling, Result,
@@ -43,30 +45,14 @@ pub enum Outcome {
 }
 
 /// What the loop itself must remember.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Progress {
     epochs_done: u64,
     reward_queries: u64,
     seconds: f64,
     /// A reward failed after the last epoch, while observers looked at the policy, or the run was stopped then.
     boundary_due: bool,
-}
-
-impl Persist for Progress {
-    fn save(&self, out: &mut StateWriter) -> Result<()> {
-        out.value("epochs_done", &self.epochs_done)?;
-        out.value("reward_queries", &self.reward_queries)?;
-        out.value("seconds", &self.seconds)?;
-        out.value("boundary_due", &self.boundary_due)
-    }
-
-    fn load(&mut self, from: &StateReader) -> Result<()> {
-        self.epochs_done = from.value("epochs_done")?;
-        self.reward_queries = from.value("reward_queries")?;
-        self.seconds = from.value("seconds")?;
-        self.boundary_due = from.value("boundary_due")?;
-        Ok(())
-    }
 }
 
 impl TrainPlan {
@@ -161,7 +147,7 @@ impl Run<'_> {
             return self.at_boundary(ctx, plan, plan.epochs == 0);
         };
         let state = &checkpoint.state;
-        state.nested("run", &mut self.progress)?;
+        self.progress = state.value("run.progress")?;
         state.nested("policy", &mut *ctx.policy)?;
         state.nested("optimizer", &mut *ctx.optimizer)?;
         ranks::restore(ctx.collective, state, self)?;
@@ -263,7 +249,7 @@ impl Run<'_> {
             return Ok(None);
         }
         let mut state = StateWriter::new();
-        state.nested("run", &self.progress)?;
+        state.value("run.progress", &self.progress)?;
         state.nested("policy", &*ctx.policy)?;
         state.nested("optimizer", &*ctx.optimizer)?;
         state.nested("algorithm", self)?;

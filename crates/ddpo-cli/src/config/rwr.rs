@@ -49,7 +49,7 @@ pub(super) fn percentile(r: &mut Reader) -> Weighting {
 }
 
 pub(super) fn read(r: &mut Reader, weighting: fn(&mut Reader) -> Weighting) -> RwrPlan {
-    let plan = RwrPlan {
+    RwrPlan {
         weighting: weighting(r),
         scope: r.choice(
             "rwr.scope",
@@ -75,15 +75,5 @@ pub(super) fn read(r: &mut Reader, weighting: fn(&mut Reader) -> Weighting) -> R
             "rwr.order",
             &[("constant", Order::Constant), ("shuffled", Order::Shuffled)],
         ),
-    };
-    let (samples, together) = (plan.samples_per_round, plan.samples_per_prompt);
-    if together > 0 && !samples.is_multiple_of(together) {
-        let problem = format!(
-            "is {together}: {samples} samples = {} × {together} + {} leave a prompt with fewer",
-            samples / together,
-            samples % together
-        );
-        r.problem("rwr.samples_per_prompt", problem);
     }
-    plan
 }

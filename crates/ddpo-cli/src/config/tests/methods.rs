@@ -38,7 +38,7 @@ fn keys_of_weighted_regression_are_read_for_it_only() {
     );
     refused(
         &["rl.algorithm=rwr", "rwr.samples_per_prompt=10"],
-        &["128 samples = 12 × 10 + 8"],
+        &["`rwr.samples_per_prompt` is 10", "128 = 12 * 10 + 8"],
     );
 }
 
