@@ -60,7 +60,6 @@ pub fn replay_update(
         trajectories,
         advantages: &advantages,
         config,
-        device: trajectories.cond.device(),
     };
     let transitions: Vec<TransitionIndex> = (0..n_steps)
         .flat_map(|step| (0..n).map(move |row| TransitionIndex { row, step }))

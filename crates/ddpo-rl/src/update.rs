@@ -23,20 +23,13 @@ impl Ddpo {
         let rows = at.update * mine..(at.update + 1) * mine;
         let transitions = shuffled_transitions(ctx, trajectories, at.epoch, rows);
 
-        let gradient = PolicyGradient {
-            policy: &*ctx.policy,
-            reference: ctx.reference,
-            sampler: ctx.sampler,
-            trajectories,
-            advantages: &self.advantages,
-            config: &self.config,
-            device: ctx.device,
-        };
+        // Told of progress while the context is lent to the gradient.
+        let mut observers = std::mem::take(&mut ctx.observers);
+        let gradient = PolicyGradient::new(ctx, trajectories, &self.advantages, &self.config);
         let total = (trajectories.n_samples() * trajectories.n_steps()) as u64;
         let mut done = (at.update * transitions.len()) as u64;
-        let observers = &mut ctx.observers;
         gradient.policy.params().zero_grad();
-        let mut stats = gradient.accumulate(&transitions, &mut |n| {
+        let accumulated = gradient.accumulate(&transitions, &mut |n| {
             done += n as u64;
             let event = Event::Progress {
                 epoch: at.epoch,
@@ -45,7 +38,9 @@ impl Ddpo {
                 total,
             };
             observers.iter_mut().try_for_each(|o| o.on(&event))
-        })?;
+        });
+        ctx.observers = observers;
+        let mut stats = accumulated?;
 
         if !self.ratio_checked && at.update == 0 && !ctx.any_rank(stats.fault.is_some())? {
             self.ratio_checked = true;
@@ -93,8 +88,6 @@ pub struct PolicyGradient<'a> {
     pub advantages: &'a [f32],
     /// Estimator, reduction of log-probabilities, KL weight and size of micro-batches.
     pub config: &'a DdpoConfig,
-    /// Where the policy computes.
-    pub device: Device,
 }
 
 /// What was seen while the gradient of an update was accumulated.
@@ -108,7 +101,24 @@ pub struct UpdateStats {
     pub fault: Option<Fault>,
 }
 
-impl PolicyGradient<'_> {
+impl<'a> PolicyGradient<'a> {
+    /// With policy, reference and sampler of a run.
+    pub fn new(
+        ctx: &'a TrainContext<'_>,
+        trajectories: &'a Trajectories,
+        advantages: &'a [f32],
+        config: &'a DdpoConfig,
+    ) -> Self {
+        Self {
+            policy: &*ctx.policy,
+            reference: ctx.reference,
+            sampler: ctx.sampler,
+            trajectories,
+            advantages,
+            config,
+        }
+    }
+
     /// Adds the gradient of the mean loss over `transitions` to the parameters'.
     ///
     /// Transitions are taken in order, `micro_batch` at a time. Stops at the first loss that is not finite.
@@ -142,7 +152,8 @@ impl PolicyGradient<'_> {
         n_total: usize,
         stats: &mut UpdateStats,
     ) -> Result<()> {
-        let device = self.device;
+        let device = self.policy.params().tensors().first();
+        let device = device.map_or(Device::Cpu, Tensor::device);
         let batch = self
             .trajectories
             .gather(transitions, self.sampler, device)?;

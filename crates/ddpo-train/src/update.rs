@@ -1,7 +1,5 @@
 //! The end of an update: average over ranks, clip, AdamW; or skip it, because a number is not finite.
 
-use std::fmt;
-
 use crate::{
     Error, Event, Meter, Metrics, Persist, Result, StateReader, StateWriter, TrainContext,
 };
@@ -24,14 +22,6 @@ pub enum Fault {
     NotFinite(String),
     /// A loss scale was too large; it is smaller by now, and the next update may succeed.
     Overflow(String),
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotFinite(text) | Self::Overflow(text) => f.write_str(text),
-        }
-    }
 }
 
 /// Applies updates, and skips those whose numbers are not finite, up to a number in a row.
@@ -76,7 +66,10 @@ impl Updater {
             if ctx.any_rank(counts)? {
                 self.skipped_in_a_row += 1;
             }
-            fault.map_or("on another rank".to_owned(), |fault| fault.to_string())
+            match fault {
+                Some(Fault::NotFinite(text) | Fault::Overflow(text)) => text,
+                None => "on another rank".to_owned(),
+            }
         } else {
             let grads = ctx.policy.params().grads()?;
             ctx.collective.all_reduce_mean(&grads)?;

@@ -68,21 +68,13 @@ impl Algorithm for LeaveOneOut {
         epoch: &mut Meter,
     ) -> Result<()> {
         let trajectories = self.trajectories.all()?;
-        let gradient = PolicyGradient {
-            policy: &*ctx.policy,
-            reference: None,
-            sampler: ctx.sampler,
-            trajectories,
-            advantages: &self.advantages,
-            config: &self.config,
-            device: ctx.device,
-        };
+        let gradient = PolicyGradient::new(ctx, trajectories, &self.advantages, &self.config);
+        let rows = 0..trajectories.n_samples();
         let steps = 0..trajectories.n_steps();
-        let rows =
-            |step| (0..trajectories.n_samples()).map(move |row| TransitionIndex { row, step });
+        let of = |step| rows.clone().map(move |row| TransitionIndex { row, step });
+        let all: Vec<TransitionIndex> = steps.flat_map(of).collect();
         ctx.policy.params().zero_grad();
-        let stats =
-            gradient.accumulate(&steps.flat_map(rows).collect::<Vec<_>>(), &mut |_| Ok(()))?;
+        let stats = gradient.accumulate(&all, &mut |_| Ok(()))?;
         self.updater.apply(ctx, at, stats.fault, stats.meter, epoch)
     }
 
@@ -91,15 +83,14 @@ impl Algorithm for LeaveOneOut {
     }
 }
 
+/// With one update per epoch, nothing is interrupted between advantages and update.
 impl Persist for LeaveOneOut {
     fn save(&self, out: &mut StateWriter) -> Result<()> {
-        out.nested("trajectories", &self.trajectories)?;
-        out.value("advantages", &self.advantages)
+        self.trajectories.save(out)
     }
 
     fn load(&mut self, from: &StateReader) -> Result<()> {
-        self.advantages = from.value("advantages")?;
-        from.nested("trajectories", &mut self.trajectories)
+        self.trajectories.load(from)
     }
 }
 
