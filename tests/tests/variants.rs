@@ -139,7 +139,7 @@ fn weighted_regression_trains_on_what_it_keeps() {
         "rwr.samples_per_round=20",
         "rwr.samples_per_prompt=8",
     ];
-    run(&out, &set).expect(2, &["rwr.samples_per_prompt", "20 samples = 2 × 8 + 4"]);
+    run(&out, &set).expect(2, &["rwr.samples_per_prompt", "20 = 2 * 8 + 4"]);
     assert!(!out.exists());
 }
 
