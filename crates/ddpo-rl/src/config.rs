@@ -85,8 +85,8 @@ impl DdpoConfig {
         self.minibatch() / world.max(1)
     }
 
-    /// The metrics of an update, none of them measured yet.
-    pub(crate) fn stats(&self) -> Meter {
+    /// The metrics that [`PolicyGradient`](crate::PolicyGradient) measures in an update, none of them measured yet.
+    pub fn stats(&self) -> Meter {
         let names = [
             "policy/kl_pretrained",
             "policy/ratio_mean",

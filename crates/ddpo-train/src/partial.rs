@@ -6,8 +6,10 @@ use ddpo_reward::{Images, Prompt, Score};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::{Error, Persist, Result, StateReader, StateWriter, Ticket, TrainContext};
-use crate::{RolloutRequest, rollout::prompts_of};
+use crate::rollout::prompts_of;
+use crate::{
+    Error, Persist, Result, RolloutRequest, StateReader, StateWriter, Ticket, TrainContext,
+};
 
 /// Images of an epoch and the scores that are known. What the algorithm took while they were drawn is its own state.
 #[derive(Debug)]

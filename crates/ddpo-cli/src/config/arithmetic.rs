@@ -16,8 +16,8 @@ use super::rwr::RwrPlan;
 pub(super) fn check(plan: &Plan, r: &mut Reader) {
     let (section, checked) = match &plan.method {
         Method::Ddpo(ddpo) => {
-            // Any with noise in its steps: what the sampler must be is seen at its own keys.
-            let Ok(sampler) = Ddim::new(&ScheduleConfig::default(), 2, 1.0) else {
+            // Any whose steps all have noise: what the run's own sampler must be is seen at its keys.
+            let Ok(sampler) = Ddim::new(&ScheduleConfig::sd_v1_4(), 2, 1.0) else {
                 return;
             };
             ("rl", ddpo_config(plan, ddpo).check(&sampler, 1))

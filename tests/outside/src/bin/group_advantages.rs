@@ -79,7 +79,7 @@ impl Algorithm for LeaveOneOut {
     }
 
     fn stats(&self) -> Meter {
-        Meter::of_updates(&["policy/loss"])
+        self.config.stats()
     }
 }
 
